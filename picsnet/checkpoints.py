@@ -1,0 +1,325 @@
+"""Models as files: exported folders, Lightning checkpoints, and those that ship.
+
+An exported model is a folder with ``model.safetensors`` and ``card.json``. Its weights are stored
+in half precision, those of the exact hyper-synthesis as integers, and the coding tables as
+integers: all that a receiver needs, and nothing that it would have to compute again. A Lightning
+checkpoint goes through the same conversion when it is loaded, so a file written with either is read
+with the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from picsnet.entropy import FrequencyTables
+from picsnet.errors import CheckpointError
+from picsnet.files import atomic_write
+from picsnet.ntc import build
+from picsnet.ntc.fixedpoint import ACTIVATION_BITS, WEIGHT_BITS, FixedPointConv2d
+from picsnet.ntc.hyperprior import SketchHyperprior
+from picsnet.ntc.tables import CodingTables, build_tables
+
+SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
+WEIGHTS = "model.safetensors"
+CARD = "card.json"
+FINGERPRINT_BYTES = 3
+
+# What a receiver computes with: these tensors make the fingerprint.
+_TABLES = "tables."
+_RECEIVER = ("h_s.", "g_s.", _TABLES)
+
+
+@dataclass(frozen=True)
+class SketchModel:
+    """A network ready to code, its tables and what is known about it.
+
+    Attributes:
+        name: the shipped name, or the path it was loaded from.
+        network: in evaluation mode, on its device.
+        tables: integer coding tables.
+        fingerprint: 3 bytes that a file names its model by.
+        card: architecture, options, lmbda, distortion, data, steps, revision, measurements.
+    """
+
+    name: str
+    network: SketchHyperprior
+    tables: CodingTables
+    fingerprint: bytes
+    card: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's weights are."""
+        return _device_of(self.network)
+
+
+def shipped_models() -> list[str]:
+    """Names of the sketch models that come with picsnet, by rising lambda."""
+    found = []
+    for path in SHIPPED.glob(f"sketch_ntc_*/{CARD}"):
+        found.append((float(json.loads(path.read_text())["lmbda"]), path.parent.name))
+    return [name for _, name in sorted(found)]
+
+
+def load_model(spec: str | Path, device: str | torch.device = "cpu") -> SketchModel:
+    """A model by shipped name, exported folder or Lightning checkpoint.
+
+    Raises:
+        CheckpointError: not there, damaged, or of an architecture that cannot code files.
+    """
+    path = Path(spec)
+    if path.suffix == ".ckpt":
+        tensors, card = _from_lightning(path)
+    else:
+        folder = path if path.is_dir() else SHIPPED / str(spec)
+        tensors, card = _from_export(folder, str(spec))
+    return _assemble(str(spec), tensors, card, device)
+
+
+def find_by_fingerprint(
+    fingerprint: bytes, candidates: list[str], device: str | torch.device = "cpu"
+) -> SketchModel:
+    """The candidate model with which a file was written.
+
+    Raises:
+        CheckpointError: none of them is.
+    """
+    for name in candidates:
+        card_path = SHIPPED / name / CARD
+        if card_path.is_file():
+            if json.loads(card_path.read_text()).get("fingerprint") != fingerprint.hex():
+                continue
+            return load_model(name, device)
+    raise CheckpointError(
+        f"no shipped model has the fingerprint {fingerprint.hex()}; "
+        "name the model the file was written with: --ckpt CKPT"
+    )
+
+
+def export(network: SketchHyperprior, card: dict[str, Any], folder: Path) -> str:
+    """Write a model folder; returns the fingerprint in hex.
+
+    Args:
+        network: trained, any device.
+        card: must name ``architecture``, ``options`` and ``lmbda``; the fingerprint is added.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    tensors = pack(network)
+    fingerprint = fingerprint_of(tensors).hex()
+    card = {**card, "fingerprint": fingerprint}
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / WEIGHTS) as part:
+        save_file(tensors, part, metadata={"format": "picsnet-sketch-1"})
+    with atomic_write(folder / CARD) as part:
+        part.write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
+    return fingerprint
+
+
+def in_memory_model(network: SketchHyperprior, config: dict[str, Any]) -> SketchModel:
+    """The model that an export of a network in training would give, without writing it."""
+    card = card_of(config)
+    return _assemble("the network in training", pack(network), card, _device_of(network))
+
+
+def _device_of(network: torch.nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
+def card_of(config: dict[str, Any]) -> dict[str, Any]:
+    """What a model's card takes from the configuration of its run."""
+    return {
+        "architecture": config["model"]["architecture"],
+        "options": config["model"]["options"],
+        "lmbda": config["lmbda"],
+        "distortion": config["distortion"],
+        "batch_size": config["data"]["batch_size"],
+        "crop": config["data"]["crop"],
+        "sketcher": config["data"]["sketcher"],
+    }
+
+
+def table_tensors(network: SketchHyperprior) -> dict[str, Tensor]:
+    """Freshly built coding tables as tensors, under ``tables.``."""
+    return {
+        f"{_TABLES}{part}.{field}": torch.from_numpy(np.ascontiguousarray(array))
+        for part, table in zip(CodingTables._fields, build_tables(network), strict=True)
+        for field, array in table.to_arrays().items()
+    }
+
+
+def pack(
+    network: SketchHyperprior, tables: dict[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """A network as the tensors that are stored: half floats, integers, tables.
+
+    Args:
+        network: in training or trained.
+        tables: coding tables made earlier; built from the network if not given.
+    """
+    exact = {
+        name: layer
+        for name, layer in network.named_modules()
+        if isinstance(layer, FixedPointConv2d)
+    }
+    tensors: dict[str, Tensor] = {}
+    for key, value in network.state_dict().items():
+        owner, _, kind = key.rpartition(".")
+        value = value.detach().cpu()
+        if owner in exact and kind == "weight":
+            grid = exact[owner].grid_weight().detach().cpu() * 2.0**WEIGHT_BITS
+            tensors[key] = grid.round().to(torch.int16)
+        elif owner in exact and kind == "bias":
+            grid = exact[owner].grid_bias().detach().cpu() * 2.0 ** (WEIGHT_BITS + ACTIVATION_BITS)
+            tensors[key] = grid.round().to(torch.int32)
+        elif key.startswith("entropy_bottleneck."):
+            # A few numbers a channel, needed only to train on from here: kept whole.
+            if value.is_floating_point() and value.numel():
+                tensors[key] = value.float()
+        elif value.is_floating_point() and value.numel():
+            tensors[key] = value.half()
+    tensors |= table_tensors(network) if tables is None else tables
+    return {key: value.contiguous() for key, value in sorted(tensors.items())}
+
+
+def fingerprint_of(tensors: dict[str, Tensor]) -> bytes:
+    """First bytes of the SHA-256 over all that a receiver computes with."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        if key.startswith(_RECEIVER):
+            array = tensors[key].numpy()
+            digest.update(f"{key} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+    return digest.digest()[:FINGERPRINT_BYTES]
+
+
+def _unpacked_state(network: SketchHyperprior, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    state = {}
+    for key, value in tensors.items():
+        if key.startswith(_TABLES):
+            continue
+        if value.dtype == torch.int16:
+            state[key] = value.float() * 2.0**-WEIGHT_BITS
+        elif value.dtype == torch.int32:
+            state[key] = value.float() * 2.0 ** -(WEIGHT_BITS + ACTIVATION_BITS)
+        else:
+            state[key] = value.float()
+    # Buffers that are constants or belong to compressai's own tables keep their fresh values.
+    for key, value in network.state_dict().items():
+        if key not in state and not _is_parameter(network, key):
+            state[key] = value
+    return state
+
+
+def _is_parameter(network: SketchHyperprior, key: str) -> bool:
+    return any(name == key for name, _ in network.named_parameters())
+
+
+def _assemble(
+    name: str, tensors: dict[str, Tensor], card: dict[str, Any], device: str | torch.device
+) -> SketchModel:
+    architecture = card.get("architecture")
+    network = build(str(architecture), card.get("options") or {})
+    if not isinstance(network, SketchHyperprior):
+        raise CheckpointError(
+            f"{name}: architecture {architecture} has a floating-point entropy model, so its files "
+            "would decode on this machine only; picsnet writes none with it"
+        )
+    try:
+        network.load_state_dict(_unpacked_state(network, tensors), strict=True)
+        tables = CodingTables(
+            *(
+                FrequencyTables.from_arrays(
+                    {
+                        key.rpartition(".")[2]: value.numpy()
+                        for key, value in tensors.items()
+                        if key.startswith(f"{_TABLES}{part}.")
+                    }
+                )
+                for part in CodingTables._fields
+            )
+        )
+        for layer in network.modules():
+            if isinstance(layer, FixedPointConv2d):
+                layer.check_exact()
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{name}: does not hold a {architecture} as its card says ({reason}); "
+            "export it again with python export.py"
+        ) from None
+    network.eval().requires_grad_(False)
+    return SketchModel(name, network.to(device), tables, fingerprint_of(tensors), card)
+
+
+def _from_export(folder: Path, spec: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        card = json.loads((folder / CARD).read_text())
+        tensors = load_file(folder / WEIGHTS)
+    except FileNotFoundError:
+        known = ", ".join(shipped_models()) or "none"
+        raise CheckpointError(
+            f"{spec}: no such model; give a .ckpt, an exported folder, or a shipped name: {known}"
+        ) from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: damaged model ({error}); fetch or export it again") from None
+    if not isinstance(card, dict) or "lmbda" not in card:
+        raise CheckpointError(f"{folder / CARD}: not a picsnet model card; export the model again")
+    if fingerprint_of(tensors).hex() != card.get("fingerprint"):
+        raise CheckpointError(
+            f"{folder}: weights do not match the card's fingerprint; fetch or export it again"
+        )
+    return tensors, card
+
+
+def _from_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    network, card, tables = load_lightning(path)
+    if not isinstance(network, SketchHyperprior):
+        raise CheckpointError(
+            f"{path}: architecture {card['architecture']} has a floating-point entropy model, so "
+            "its files would decode on this machine only; picsnet writes none with it"
+        )
+    return pack(network, tables), card
+
+
+def load_lightning(
+    path: Path,
+) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Tensor] | None]:
+    """The averaged network of a training checkpoint, the card of its export, its coding tables.
+
+    Raises:
+        CheckpointError: missing, damaged, or not a checkpoint of a sketch NTC.
+    """
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        config, state = saved["config"], saved["state_dict"]
+        model = config["model"]
+        network = build(model["architecture"], model["options"])
+        prefix = "ema.module."
+        averaged = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        network.load_state_dict(averaged, strict=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint; train one, or use a shipped name") from None
+    except Exception as error:
+        # torch.load raises what the damage suggests: pickle, zip, runtime and key errors alike.
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(
+            f"{path}: not a checkpoint of a sketch NTC ({type(error).__name__}: {reason}); "
+            "use the last.ckpt of a run of train.py"
+        ) from None
+    card = card_of(config) | {
+        "steps": saved["batches_seen"],
+        "environment": saved.get("environment", {}),
+    }
+    return network, card, saved.get("tables")

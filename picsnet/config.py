@@ -1,0 +1,319 @@
+"""Run configurations: dataclasses, YAML files that inherit, and ``key=value`` overrides.
+
+A run is described by one small YAML file. ``inherits: other.yaml`` (a path beside the file) brings
+in what is shared; the file's own keys win, and overrides from the command line win over both. The
+whole is checked before any work starts, and all problems are reported together.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from picsnet.errors import ConfigError
+
+CONFIG_FOLDER = Path("configs")
+
+
+@dataclass
+class OptimConfig:
+    """Optimiser and schedule of the main parameters; the auxiliary one has its own rate."""
+
+    lr: float = 1e-3
+    aux_lr: float = 1e-3
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    warmup_steps: int = 200
+    schedule: str = "cosine"  # "cosine" to min_lr_ratio * lr, or "constant"
+    min_lr_ratio: float = 0.01
+    ema_decay: float = 0.999
+
+
+@dataclass
+class TrainerConfig:
+    """What Lightning's Trainer is told; the names are Lightning's where it has them."""
+
+    max_steps: int = 20_000
+    val_every: int = 1_000
+    checkpoint_every: int = 500
+    keep_every: int = 0  # additional numbered checkpoints; 0 keeps only the last
+    log_every: int = 20
+    max_hours: float | None = None
+    accelerator: str = "auto"
+    devices: str = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "auto"  # bf16-mixed where the machine is fast at it, else 32-true
+    channels_last: bool = True
+
+
+@dataclass
+class LoggingConfig:
+    """W&B beside the CSV log, which is always written."""
+
+    wandb: str = "auto"  # "auto" (online when a key is there), "offline", "online", "off"
+    project: str = "picsnet"
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class RunConfig:
+    """What every run has, whatever it trains."""
+
+    task: str = "???"  # "sketch-ntc" or "edge"
+    name: str = "???"
+    seed: int = 1
+    output: str = "runs"
+    resume: str = "auto"  # "auto" (last checkpoint of this run), "never", or a checkpoint's path
+    init_from: str | None = None  # weights to start from: a checkpoint, an export or a shipped name
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+
+@dataclass
+class EdgeModelConfig:
+    """Widths of the edge detector's four stages and of its fusion layers."""
+
+    widths: list[int] = field(default_factory=lambda: [32, 64, 96, 96])
+    blocks: list[int] = field(default_factory=lambda: [1, 2, 2, 1])
+    fusion: int = 32
+
+
+@dataclass
+class EdgeDataConfig:
+    """BSDS500's folder and its augmentation."""
+
+    root: str = "???"
+    splits: list[str] = field(default_factory=lambda: ["train", "val"])
+    val_split: str = "test"
+    val_count: int = 16
+    crop: int = 256
+    batch_size: int = 8
+    workers: int = 1
+    scale_min: float = 0.6
+    scale_max: float = 1.6
+    rotate_probability: float = 0.5
+    jitter: float = 0.3
+    consensus: float = 0.3
+
+
+@dataclass
+class EdgeRunConfig(RunConfig):
+    """Training of the bundled edge detector."""
+
+    task: str = "edge"
+    model: EdgeModelConfig = field(default_factory=EdgeModelConfig)
+    data: EdgeDataConfig = field(default_factory=EdgeDataConfig)
+
+
+@dataclass
+class NTCModelConfig:
+    """Architecture by its registered name, and its options."""
+
+    architecture: str = "picsnet-hyperprior"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class NTCDataConfig:
+    """Where sketch maps come from: photographs (maps are extracted and cached) or maps."""
+
+    photos: list[str] = field(default_factory=list)
+    maps: list[str] = field(default_factory=list)
+    sketcher: str = "bundled"
+    cache: str = ".cache/maps"
+    max_side: int | None = 1024
+    val_count: int = 32
+    crop: int = 256
+    batch_size: int = 16
+    workers: int = 1
+    extract_workers: int = 2
+    empty_probability: float = 0.02
+    scale_min: float = 0.5
+    scale_max: float = 1.0
+
+
+@dataclass
+class NTCRunConfig(RunConfig):
+    """Training of a sketch NTC at one lambda."""
+
+    task: str = "sketch-ntc"
+    lmbda: float = "???"  # type: ignore[assignment]
+    distortion: str = "ms-ssim"  # "ms-ssim": 1 - MS-SSIM; "mse": on 0..255, as compressai scales it
+    distortion_warmup: int = 1_000  # steps over which MSE gives way to MS-SSIM
+    model: NTCModelConfig = field(default_factory=NTCModelConfig)
+    data: NTCDataConfig = field(default_factory=NTCDataConfig)
+
+
+TASKS: dict[str, type[RunConfig]] = {"edge": EdgeRunConfig, "sketch-ntc": NTCRunConfig}
+
+
+def find_config(name: str) -> Path:
+    """Path of a configuration given as a path or as a name under ``configs/``.
+
+    Raises:
+        ConfigError: no such file; names the nearest ones.
+    """
+    candidates = [Path(name), CONFIG_FOLDER / name, CONFIG_FOLDER / f"{name}.yaml"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = sorted(path.name for path in CONFIG_FOLDER.glob("*.yaml"))
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"configs/ has: {', '.join(known) or 'nothing'}"
+    raise ConfigError(f"no configuration {name!r}, neither as a path nor under configs/; {hint}")
+
+
+def load_config(name: str, overrides: list[str] | None = None) -> RunConfig:
+    """Read, merge and check a run's configuration.
+
+    Args:
+        name: path of a YAML file, or its name under ``configs/``.
+        overrides: ``key=value`` with dotted keys, e.g. ``optim.lr=1e-4``.
+
+    Raises:
+        ConfigError: one line that lists every problem found.
+    """
+    path = find_config(name)
+    merged = _read_with_parents(path, seen=())
+    for override in overrides or []:
+        key, equals, _ = override.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(
+                f"override {override!r} is not of the form key=value, e.g. optim.lr=1e-4"
+            )
+    try:
+        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(overrides or []))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"overrides {overrides}: {_first_line(error)}") from None
+    assert isinstance(merged, DictConfig)
+    task = merged.get("task")
+    if task not in TASKS:
+        raise ConfigError(f"{path}: task is {task!r}; it must be one of {', '.join(TASKS)}")
+    schema = TASKS[task]
+    problems = _unknown_keys(merged, schema, prefix="")
+    if problems:
+        raise ConfigError(f"{path}: " + "; ".join(problems))
+    try:
+        whole = OmegaConf.merge(OmegaConf.structured(schema), merged)
+        missing = sorted(OmegaConf.missing_keys(whole))
+        if missing:
+            raise ConfigError(f"{path}: required but not set: {', '.join(missing)}; add key=value")
+        config = OmegaConf.to_object(whole)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "a value"
+        raise ConfigError(f"{path}: {key}: {_first_line(error)}") from None
+    assert isinstance(config, RunConfig)
+    problems = list(_value_problems(config))
+    if problems:
+        raise ConfigError(f"{path}: " + "; ".join(problems))
+    return config
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain dicts and lists, fit for a checkpoint and for JSON."""
+    plain = OmegaConf.to_container(OmegaConf.structured(config))
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> DictConfig:
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: inherits from itself, by way of {seen[-1]}")
+    try:
+        own = OmegaConf.load(path)
+    except (OSError, ValueError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: cannot be read: {_first_line(error)}") from None
+    except Exception as error:  # PyYAML's errors have no common base that omegaconf re-exports
+        raise ConfigError(f"{path}: is not valid YAML: {_first_line(error)}") from None
+    if not isinstance(own, DictConfig):
+        raise ConfigError(f"{path}: must hold a mapping of keys to values")
+    parent = own.pop("inherits", None)
+    if parent is None:
+        return own
+    parent_path = path.parent / str(parent)
+    if not parent_path.is_file():
+        raise ConfigError(f"{path}: inherits {parent}, which is not at {parent_path}")
+    merged = OmegaConf.merge(_read_with_parents(parent_path, (*seen, path.resolve())), own)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _unknown_keys(node: DictConfig, schema: type, prefix: str) -> list[str]:
+    known = {f.name: f for f in fields(schema)}
+    problems = []
+    for key in node:
+        name = str(key)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f"; nearest known: {prefix}{near[0]}" if near else ""
+            problems.append(f"unknown key {prefix}{name}{hint}")
+            continue
+        default = known[name].default_factory
+        if isinstance(default, type) and is_dataclass(default):
+            child = node._get_node(key)
+            if isinstance(child, DictConfig):
+                problems += _unknown_keys(child, default, prefix=f"{prefix}{name}.")
+            else:
+                problems.append(f"{prefix}{name} must be a mapping")
+    return problems
+
+
+def _value_problems(config: RunConfig) -> list[str]:
+    """Values of the right type that cannot work; every one of them, not the first."""
+    optim, trainer = config.optim, config.trainer
+    checks = [
+        (optim.lr > 0, f"optim.lr is {optim.lr}; it must be above 0"),
+        (0 <= optim.ema_decay < 1, f"optim.ema_decay is {optim.ema_decay}; 0 <= decay < 1"),
+        (optim.schedule in ("cosine", "constant"), f"optim.schedule {optim.schedule!r} unknown"),
+        (trainer.max_steps > 0, f"trainer.max_steps is {trainer.max_steps}; it must be above 0"),
+        (trainer.val_every > 0, f"trainer.val_every is {trainer.val_every}; it must be above 0"),
+        (
+            trainer.checkpoint_every > 0,
+            f"trainer.checkpoint_every is {trainer.checkpoint_every}; it must be above 0",
+        ),
+        (
+            trainer.precision in ("auto", "bf16-mixed", "32-true", "16-mixed"),
+            f"trainer.precision {trainer.precision!r}; one of auto, bf16-mixed, 16-mixed, 32-true",
+        ),
+        (
+            config.logging.wandb in ("auto", "offline", "online", "off"),
+            f"logging.wandb {config.logging.wandb!r}; one of auto, offline, online, off",
+        ),
+    ]
+    if isinstance(config, NTCRunConfig):
+        data = config.data
+        checks += [
+            (config.lmbda > 0, f"lmbda is {config.lmbda}; it must be above 0"),
+            (
+                config.distortion in ("ms-ssim", "mse"),
+                f"distortion {config.distortion!r}; one of ms-ssim, mse",
+            ),
+            (
+                data.crop % 64 == 0 and data.crop >= 64,
+                f"data.crop is {data.crop}; it must be a multiple of 64",
+            ),
+            (
+                config.distortion != "ms-ssim" or data.crop > 160,
+                f"data.crop is {data.crop}; MS-SSIM's five scales need crops above 160",
+            ),
+            (
+                bool(data.photos) != bool(data.maps),
+                "data needs photos=[FOLDER] (maps are extracted) or maps=[FOLDER], one of the two",
+            ),
+            (
+                0 < data.scale_min <= data.scale_max <= 1,
+                f"data.scale_min {data.scale_min}, scale_max {data.scale_max}: 0 < min <= max <= 1",
+            ),
+        ]
+    return [problem for fine, problem in checks if not fine]
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split("\n")[0].split())

@@ -1,0 +1,77 @@
+"""Every error that a user can cause, under one base.
+
+Each message is one line in three parts: what is wrong, in which file or setting, how to mend it.
+The command line prints it as ``picsnet: error: ...`` and exits with the class's ``exit_status``.
+"""
+
+from __future__ import annotations
+
+
+class PicsnetError(Exception):
+    """Base of all errors that picsnet raises on purpose."""
+
+    exit_status = 1
+
+
+class UsageError(PicsnetError):
+    """The command line asks for something impossible."""
+
+    exit_status = 2
+
+
+class ConfigError(PicsnetError):
+    """A configuration has unknown keys, wrong types or values that cannot work together."""
+
+    exit_status = 2
+
+
+class ImageError(PicsnetError):
+    """A picture cannot be read, or is outside the sizes that picsnet codes."""
+
+
+class DataError(PicsnetError):
+    """A folder of training or test pictures cannot be used."""
+
+
+class CheckpointError(PicsnetError):
+    """A checkpoint is missing, damaged, or for another architecture."""
+
+
+class OutputError(PicsnetError):
+    """A result cannot be written (no space, no permission, in the way of something)."""
+
+
+class SketcherError(PicsnetError):
+    """An edge extractor cannot be had or cannot run."""
+
+
+class BitstreamError(PicsnetError):
+    """A .pics file cannot be decoded. Its subclasses say why."""
+
+
+class NotPicsFileError(BitstreamError):
+    """The bytes do not begin as a .pics file does."""
+
+
+class UnsupportedVersionError(BitstreamError):
+    """The file was written by a format version that this reader does not know."""
+
+
+class UnsupportedLayerError(BitstreamError):
+    """The file holds a layer that this reader does not know, or lacks the one asked for."""
+
+
+class ImageSizeError(BitstreamError):
+    """The file names a picture size outside the limits."""
+
+
+class TruncatedFileError(BitstreamError):
+    """A length in the file runs past its end."""
+
+
+class ChecksumError(BitstreamError):
+    """The file's bytes are not those that were written: damaged or cut short."""
+
+
+class FingerprintError(BitstreamError):
+    """The file was written with other model weights than those at hand."""

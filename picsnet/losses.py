@@ -1,0 +1,82 @@
+"""Rate-distortion losses of sketch networks."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pytorch_msssim import ms_ssim
+from torch import Tensor
+
+from picsnet.ntc.base import NTCOutput
+
+
+class RateDistortion(NamedTuple):
+    """A loss and its parts, all scalars.
+
+    Attributes:
+        loss: lmbda * distortion + bpp, the thing to minimise.
+        distortion: 1 - MS-SSIM, or 255^2 * MSE as compressai scales it (or their blend in warm-up).
+        bpp: estimated rate, bits a pixel of the map.
+        streams: rate by stream, bits a pixel.
+    """
+
+    loss: Tensor
+    distortion: Tensor
+    bpp: Tensor
+    streams: dict[str, Tensor]
+
+
+MSE_WARMUP_WEIGHT = 4.0
+"""Weight of MSE (on 0..1) while it stands in for 1 - MS-SSIM.
+
+MS-SSIM has next to no gradient where a map is still black, and training on it alone from the start
+can stay black for ever; MSE has one. On edge maps this factor makes both of like size.
+"""
+
+
+class RateDistortionLoss(torch.nn.Module):
+    """lmbda * D + R, the Lagrangian of rate-distortion optimisation.
+
+    Args:
+        lmbda: weight of the distortion; its meaning depends on the distortion.
+        distortion: "ms-ssim" (the paper's, 1 - MS-SSIM on 0..1) or "mse" (255^2 * MSE).
+        warmup: batches over which MSE gives way to MS-SSIM, linearly.
+    """
+
+    def __init__(self, lmbda: float, distortion: str, warmup: int = 0) -> None:
+        super().__init__()
+        if distortion not in ("ms-ssim", "mse"):
+            raise ValueError(f"unknown distortion {distortion!r}")
+        self.lmbda, self.distortion, self.warmup = lmbda, distortion, warmup
+
+    def forward(self, output: NTCOutput, x: Tensor, step: int | None = None) -> RateDistortion:
+        """Loss of a forward pass.
+
+        Args:
+            output: of the network.
+            x: (B, 1, H, W), the maps that went in, 0..1; sides above 160 for MS-SSIM.
+            step: batches trained so far, for the warm-up; None means past it.
+        """
+        pixels = x.shape[0] * x.shape[-2] * x.shape[-1]
+        streams = {
+            name: likelihoods.float().log().sum() / (-math.log(2) * pixels)
+            for name, likelihoods in output.likelihoods.items()
+        }
+        bpp = torch.stack(list(streams.values())).sum()
+        distortion = self._distortion(output.x_hat.float(), x.float(), step)
+        return RateDistortion(self.lmbda * distortion + bpp, distortion, bpp, streams)
+
+    def _distortion(self, x_hat: Tensor, x: Tensor, step: int | None) -> Tensor:
+        if self.distortion == "mse":
+            return 255**2 * F.mse_loss(x_hat, x)
+        # MS-SSIM is undefined for negative pixels' luminance terms: outputs are cut as decoding does.
+        similarity = ms_ssim(x_hat.clamp(0, 1), x, data_range=1.0, size_average=True)
+        share = 1.0 if step is None or self.warmup == 0 else min(1.0, step / self.warmup)
+        distortion = share * (1 - similarity)
+        if share < 1:
+            distortion = distortion + (1 - share) * MSE_WARMUP_WEIGHT * F.mse_loss(x_hat, x)
+        assert isinstance(distortion, Tensor)
+        return distortion

@@ -1,0 +1,240 @@
+"""The default sketch network: a small mean-scale hyperprior with an exact entropy model.
+
+After "Joint Autoregressive and Hierarchical Priors for Learned Image Compression" (Minnen, Balle
+and Toderici, 2018), without the autoregressive part, made from compressai's layers and entropy
+models. Three things differ from compressai's ``mbt2018-mean``:
+
+* one channel in and out, behind a 4x4 pixel unshuffle: no layer works at full size, where sketches
+  hold little, and all the work goes where the receptive field is wide;
+* the hyper-synthesis is exact fixed-point arithmetic (`picsnet.ntc.fixedpoint`): its output is an
+  integer index of a coding table and a mean on a grid of 1/64;
+* hyper-latents are integers without medians, and pictures are padded to multiples of 16, not 64.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+from compressai.layers import ResidualBlock, conv3x3, subpel_conv3x3
+from compressai.ops import LowerBound
+from torch import Tensor, nn
+
+from picsnet.ntc.base import NTCOutput
+from picsnet.ntc.fixedpoint import (
+    ACTIVATION_BITS,
+    FixedPointConv2d,
+    fixed_point_relu,
+    round_through,
+    snap,
+)
+
+SCALE_MIN = 0.11
+SCALE_LEVELS = 64
+SCALE_STEP = math.log(64.0 / SCALE_MIN) / (SCALE_LEVELS - 1)
+"""Coding tables are those of Gaussians with scales SCALE_MIN * exp(index * SCALE_STEP)."""
+
+Z_LIMIT = 127
+MEAN_LIMIT = 2**14 - 1
+
+
+def scale_of_index(index: Tensor) -> Tensor:
+    """Standard deviation that an index of a coding table stands for."""
+    return SCALE_MIN * torch.exp(index * SCALE_STEP)
+
+
+class IntegerEntropyBottleneck(EntropyBottleneck):
+    """compressai's factorised prior, with hyper-latents on the integers.
+
+    Its quantisation offsets (medians) are fixed at zero, so that what the hyper-synthesis reads is
+    an integer; the learned quantiles still bound the tables.
+    """
+
+    def _get_medians(self) -> Tensor:
+        return torch.zeros_like(super()._get_medians())
+
+
+class EntropyParameters(NamedTuple):
+    """What the hyper-synthesis says of the latents.
+
+    Attributes:
+        means: (B, M, h, w), on the grid 1/64.
+        indexes: (B, M, h, w), coding table of each latent, 0..SCALE_LEVELS - 1: integers in
+            evaluation, real numbers (for the gradient's sake) in training.
+    """
+
+    means: Tensor
+    indexes: Tensor
+
+
+class HyperSynthesis(nn.Module):
+    """h_s: hyper-latents to means and table indexes, exact in evaluation.
+
+        z_hat (B, N, h/4, w/4) integers -> conv, x2 -> relu -> conv, x2 -> relu -> conv -> means, s
+    """
+
+    def __init__(self, N: int, M: int) -> None:
+        super().__init__()
+        self.conv1 = FixedPointConv2d(N, 4 * N)
+        self.conv2 = FixedPointConv2d(N, 4 * N)
+        self.conv3 = FixedPointConv2d(N, 2 * M)
+        self.lowest = LowerBound(0.0)
+
+    def forward(self, z_hat: Tensor) -> EntropyParameters:
+        """Map hyper-latents to entropy parameters.
+
+        In evaluation the arithmetic is float64 on integers whatever autocast says, and the result
+        is the same on every machine.
+        """
+        device = z_hat.device
+        with torch.autocast(device.type, enabled=False):
+            if self.training:
+                return self._run(z_hat.float())
+            with torch.no_grad():
+                means, indexes = self._run(z_hat.double())
+            return EntropyParameters(means.float(), indexes.to(torch.int32))
+
+    def _run(self, z_hat: Tensor) -> EntropyParameters:
+        x = torch.clamp(z_hat, -Z_LIMIT, Z_LIMIT)
+        x = fixed_point_relu(F.pixel_shuffle(self.conv1(x), 2))
+        x = fixed_point_relu(F.pixel_shuffle(self.conv2(x), 2))
+        means, s = self.conv3(x).chunk(2, dim=1)
+        # The offset starts training at scales near one half, as a bias would. At the lower bound
+        # the gradient still passes upwards: a silent channel can come back.
+        indexes = self.lowest(s * 4 + 16).clamp(max=SCALE_LEVELS - 1)
+        if not self.training:
+            indexes = indexes.round()
+        return EntropyParameters(snap(means, ACTIVATION_BITS, MEAN_LIMIT), indexes)
+
+
+class Symbols(NamedTuple):
+    """What the stream carries for a batch: integers, and the tables they are coded with.
+
+    Attributes:
+        z: (B, N, ceil(h/4), ceil(w/4)) int32, hyper-latents.
+        y: (B, M, h, w) int32, latents less their means.
+        indexes: (B, M, h, w) int32, coding table of each latent.
+    """
+
+    z: Tensor
+    y: Tensor
+    indexes: Tensor
+
+
+class SketchHyperprior(nn.Module):
+    """Mean-scale hyperprior for sketch maps.
+
+        x (B,1,H,W) -> g_a -> y (B,M,H/16,W/16) -----------> round(y - means) -> stream
+                              |                                     ^ tables, means
+                              h_a -> z (B,N,H/64,W/64) -> round -> h_s (exact)
+        x_hat <- g_s <- y_hat = round(y - means) + means
+
+    Args:
+        widths: channels at 1/4, 1/8 and 1/16 of the size.
+        M: channels of the latents y.
+        N: channels of the hyper-latents z.
+    """
+
+    MULTIPLE = 16
+
+    def __init__(
+        self, widths: tuple[int, int, int] | list[int] = (48, 80, 96), M: int = 48, N: int = 32
+    ) -> None:
+        super().__init__()
+        a, b, c = widths
+        self.M, self.N = M, N
+        self.g_a = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            conv3x3(16, a),
+            ResidualBlock(a, a),
+            conv3x3(a, b, stride=2),
+            ResidualBlock(b, b),
+            conv3x3(b, c, stride=2),
+            ResidualBlock(c, c),
+            conv3x3(c, M),
+        )
+        self.g_s = nn.Sequential(
+            conv3x3(M, c),
+            ResidualBlock(c, c),
+            subpel_conv3x3(c, b, 2),
+            ResidualBlock(b, b),
+            subpel_conv3x3(b, a, 2),
+            ResidualBlock(a, a),
+            conv3x3(a, 16),
+            nn.PixelShuffle(4),
+        )
+        self.h_a = nn.Sequential(
+            conv3x3(M, N),
+            nn.LeakyReLU(),
+            conv3x3(N, N, stride=2),
+            nn.LeakyReLU(),
+            conv3x3(N, N, stride=2),
+        )
+        self.h_s = HyperSynthesis(N, M)
+        self.entropy_bottleneck = IntegerEntropyBottleneck(N)
+        self.gaussian_conditional = GaussianConditional(None, scale_bound=SCALE_MIN)
+
+    def aux_loss(self) -> Tensor:
+        """Loss of the entropy bottleneck's quantiles (compressai)."""
+        loss = self.entropy_bottleneck.loss()
+        assert isinstance(loss, Tensor)
+        return loss
+
+    def forward(self, x: Tensor) -> NTCOutput:
+        """Code (B, 1, H, W) maps in 0..1; H and W multiples of 16.
+
+        In training, rates are those of noisy latents (Balle et al., 2018) while synthesis and
+        hyper-synthesis see rounded ones, with straight-through gradients (Minnen and Singh, 2020).
+        """
+        y = self.g_a(x)
+        z = self.h_a(y)
+        # Likelihoods span many orders of magnitude: float32, whatever autocast does around them.
+        with torch.autocast(x.device.type, enabled=False):
+            y, z = y.float(), z.float()
+            _, z_likelihoods = self.entropy_bottleneck(z)
+            means, indexes = self._cropped(round_through(z), y)
+            y_hat = round_through(y - means) + means
+            _, y_likelihoods = self.gaussian_conditional(y, scale_of_index(indexes), means)
+        return NTCOutput(self.g_s(y_hat), {"y": y_likelihoods, "z": z_likelihoods})
+
+    def _cropped(self, z_hat: Tensor, y: Tensor) -> EntropyParameters:
+        """Entropy parameters for latents of y's size: hyper-latents cover it, rounded up."""
+        return self.entropy_parameters(z_hat, (y.shape[-2], y.shape[-1]))
+
+    def entropy_parameters(self, z_hat: Tensor, size: tuple[int, int]) -> EntropyParameters:
+        """Means and table indexes for latents of a size, from hyper-latents.
+
+        Args:
+            z_hat: (B, N, ceil(h/4), ceil(w/4)), integers.
+            size: (h, w) of the latents.
+        """
+        means, indexes = self.h_s(z_hat)
+        h, w = size
+        return EntropyParameters(means[..., :h, :w], indexes[..., :h, :w])
+
+    @torch.no_grad()
+    def analyse(self, x: Tensor, z_range: tuple[Tensor, Tensor], y_range: Tensor) -> Symbols:
+        """The sender's half: maps to symbols.
+
+        Args:
+            x: (B, 1, H, W) in 0..1, H and W multiples of 16.
+            z_range: lowest and highest symbol of each hyper-latent channel's table, (N,) each.
+            y_range: largest magnitude that each latent table holds, (SCALE_LEVELS,).
+        """
+        y = self.g_a(x).float()
+        z = self.h_a(y).float().round()
+        low, high = (bound.to(z).view(1, -1, 1, 1) for bound in z_range)
+        z = torch.clamp(z, low, high)
+        means, indexes = self._cropped(z, y)
+        reach = y_range.to(y.device)[indexes.long()].to(y)
+        symbols = torch.clamp((y - means).round(), -reach, reach)
+        return Symbols(z.to(torch.int32), symbols.to(torch.int32), indexes)
+
+    @torch.no_grad()
+    def synthesise(self, y: Tensor, means: Tensor) -> Tensor:
+        """The receiver's half: latents less means (B, M, h, w), and means, to maps in 0..1."""
+        x_hat = self.g_s(y.to(means) + means)
+        return x_hat.float().clamp(0, 1)

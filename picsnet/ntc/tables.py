@@ -1,0 +1,81 @@
+"""Coding tables of a hyperprior: integer frequencies, made once when a model is exported.
+
+Floats are used here and only here. The tables travel with the weights; a reader never makes them
+again, so it does not matter that another machine's floats might round otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from picsnet.entropy import FrequencyTables, Table, quantise_pmf
+from picsnet.ntc.hyperprior import (
+    SCALE_LEVELS,
+    SCALE_MIN,
+    SCALE_STEP,
+    Z_LIMIT,
+    IntegerEntropyBottleneck,
+    SketchHyperprior,
+)
+
+TAIL = 2.0**-26
+"""Mass beyond a table's ends, folded into its last symbols; a senders clips what lies further."""
+
+
+class CodingTables(NamedTuple):
+    """Tables of one model.
+
+    Attributes:
+        z: one for each channel of the hyper-latents.
+        y: one for each scale index of the latents.
+    """
+
+    z: FrequencyTables
+    y: FrequencyTables
+
+
+def build_tables(network: SketchHyperprior) -> CodingTables:
+    """Integer tables of a trained network."""
+    return CodingTables(_hyper_tables(network.entropy_bottleneck), gaussian_tables())
+
+
+def gaussian_tables() -> FrequencyTables:
+    """Tables of rounded zero-mean Gaussians, one for each scale index."""
+    tables = []
+    for index in range(SCALE_LEVELS):
+        scale = SCALE_MIN * float(np.exp(index * SCALE_STEP))
+        reach = max(1, int(np.ceil(scale * 5.6)))  # 5.6 sigma leaves less than TAIL beyond
+        edges = (np.arange(-reach, reach + 2) - 0.5) / scale
+        cdf = ndtr(edges)
+        cdf[0], cdf[-1] = 0.0, 1.0
+        tables.append(Table(-reach, quantise_pmf(np.diff(cdf))))
+    return FrequencyTables.from_tables(tables)
+
+
+def _hyper_tables(bottleneck: IntegerEntropyBottleneck) -> FrequencyTables:
+    grid = torch.arange(-Z_LIMIT, Z_LIMIT + 1, dtype=torch.float32)
+    channels = bottleneck.channels
+    with torch.no_grad():
+        values = grid.repeat(channels, 1, 1)
+        likelihood, _, _ = bottleneck._likelihood(values)
+    pmf: NDArray[np.float64] = likelihood[:, 0].double().numpy()
+    tables = []
+    for row in pmf:
+        row = np.maximum(row, 0)
+        row = row / row.sum()
+        cumulative = np.cumsum(row)
+        low = int(np.searchsorted(cumulative, TAIL))
+        high = int(np.searchsorted(cumulative, 1 - TAIL))
+        high = max(high, low)
+        # Zero is what an empty map sends; every table holds it and a neighbour on each side.
+        low, high = min(low, Z_LIMIT - 1), max(high, Z_LIMIT + 1)
+        cut = row[low : high + 1].copy()
+        cut[0] += row[:low].sum()
+        cut[-1] += row[high + 1 :].sum()
+        tables.append(Table(low - Z_LIMIT, quantise_pmf(cut)))
+    return FrequencyTables.from_tables(tables)

@@ -1,0 +1,152 @@
+"""The edge detector that ships: no download, soft edges in the manner of HED."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from picsnet.errors import CheckpointError, SketcherError
+from picsnet.files import atomic_write
+from picsnet.sketch.network import EdgeNetwork
+
+SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints" / "edge_bsds500"
+WEIGHTS = "model.safetensors"
+CARD = "card.json"
+
+STRIP_PIXELS = 2**21
+"""Pictures with more pixels are run in strips, so that memory stays bounded."""
+
+MARGIN = 256
+"""Rows around a strip: more than half the network's receptive field, so that strips leave no
+trace. A multiple of the network's ``MULTIPLE``."""
+
+
+class BundledSketcher:
+    """Soft edge maps by `picsnet.sketch.network.EdgeNetwork`.
+
+    Args:
+        device: where to run.
+        folder: an exported model; the one that ships if not given.
+
+    Raises:
+        SketcherError: the weights are missing or damaged.
+    """
+
+    def __init__(self, device: str = "cpu", folder: Path = SHIPPED) -> None:
+        try:
+            card = json.loads((folder / CARD).read_text())
+            self.network = EdgeNetwork(**card["options"])
+            state = {key: value.float() for key, value in load_file(folder / WEIGHTS).items()}
+            self.network.load_state_dict(state, strict=False)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise SketcherError(
+                f"{folder}: the edge detector's weights cannot be read ({reason}); restore the "
+                "folder from the repository, or train it: train.py --config edge_bsds500.yaml"
+            ) from None
+        self.name = f"bundled-{card['fingerprint'][:8]}"
+        self.device = torch.device(device)
+        self.network.eval().requires_grad_(False).to(self.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Edge strength of each pixel.
+
+        Args:
+            rgb: (H, W, 3) uint8.
+
+        Returns:
+            (H, W) uint8; 255 is a sure edge.
+        """
+        height, width = rgb.shape[:2]
+        strips = [
+            self._strip(rgb, top, min(height, top + rows))
+            for rows in [_strip_rows(width)]
+            for top in range(0, height, rows)
+        ]
+        return np.concatenate(strips)
+
+    def _strip(self, rgb: NDArray[np.uint8], top: int, bottom: int) -> NDArray[np.uint8]:
+        """Rows top..bottom, seen with a margin above and below."""
+        start = max(0, top - MARGIN)
+        part = rgb[start : bottom + MARGIN]
+        height, width = part.shape[:2]
+        multiple = EdgeNetwork.MULTIPLE
+        padding = ((0, -height % multiple), (0, -width % multiple), (0, 0))
+        pixels = np.pad(part, padding, mode="edge")
+        x = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)[None].float() / 255
+        strength = self.strength(x)[0, 0, top - start : bottom - start, :width]
+        result: NDArray[np.uint8] = (strength * 255).round().to(torch.uint8).cpu().numpy()
+        return result
+
+    @torch.inference_mode()
+    def strength(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) in 0..1, sides multiples of 16 -> (B, 1, H, W) in 0..1."""
+        logits: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))[-1]
+        return logits.float().sigmoid()
+
+
+def _strip_rows(width: int) -> int:
+    rows = max(MARGIN, STRIP_PIXELS // width)
+    return rows - rows % EdgeNetwork.MULTIPLE
+
+
+def export(network: EdgeNetwork, card: dict[str, Any], folder: Path) -> None:
+    """Write an edge detector's folder, weights in half precision."""
+    import hashlib
+
+    tensors = {
+        key: value.detach().cpu().half().contiguous()
+        for key, value in network.state_dict().items()
+        if value.is_floating_point()
+    }
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        digest.update(key.encode() + tensors[key].numpy().tobytes())
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / WEIGHTS) as part:
+        save_file(tensors, part, metadata={"format": "picsnet-edge-1"})
+    with atomic_write(folder / CARD) as part:
+        card = {**card, "fingerprint": digest.hexdigest()[:16]}
+        part.write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
+
+
+def load_training_checkpoint(path: Path) -> tuple[EdgeNetwork, dict[str, Any]]:
+    """The averaged network of a training run, and the card that its export gets.
+
+    Raises:
+        CheckpointError: not a checkpoint of an edge detector.
+    """
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        config = saved["config"]
+        network = EdgeNetwork(**config["model"])
+        prefix = "ema.module."
+        network.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in saved["state_dict"].items() if prefix in k}
+        )
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint; train one with train.py") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(
+            f"{path}: not a checkpoint of an edge detector ({type(error).__name__}: {reason})"
+        ) from None
+    card = {
+        "architecture": "edge-network",
+        "options": config["model"],
+        "steps": saved["batches_seen"],
+        "batch_size": config["data"]["batch_size"],
+        "crop": config["data"]["crop"],
+        "data": "BSDS500 train and val",
+        "environment": saved.get("environment", {}),
+    }
+    return network, card

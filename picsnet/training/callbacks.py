@@ -1,0 +1,89 @@
+"""What is watched during training: throughput, and maps before and after."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import WandbLogger
+from numpy.typing import NDArray
+from torch import Tensor
+
+from picsnet.images import save_png
+from picsnet.training.stepped import SteppedModule
+
+
+class Throughput(Callback):
+    """Logs crops a second over all devices, validation and checkpoints left out."""
+
+    def __init__(self, global_batch: int) -> None:
+        self.global_batch = global_batch
+        self._since: tuple[float, int] | None = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+    ) -> None:
+        assert isinstance(pl_module, SteppedModule)
+        step, now = pl_module.batches_seen, time.monotonic()
+        if self._since is None:
+            self._since = (now, step)
+        elif step % trainer.log_every_n_steps == 0:
+            rate = (step - self._since[1]) * self.global_batch / (now - self._since[0])
+            pl_module.log("train/crops_per_second", rate)
+            self._since = (now, step)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._since = None
+
+
+class MapPanel(Callback):
+    """After each validation: maps above, what the network makes of them below.
+
+    Goes to ``panel.png`` in the run's folder, and to W&B where that is on. Reads ``panel``, a list
+    of (before, after) pairs (H, W) in 0..1, from the module.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pairs = getattr(pl_module, "panel", [])
+        if not trainer.is_global_zero or not pairs:
+            return
+        picture = np.hstack([np.vstack([_bytes(a), _bytes(b)]) for a, b in pairs])
+        save_png(picture, self.folder / "panel.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("maps", [picture], caption=["above: map, below: decoded"])
+
+
+class RateDistortionPoints(Callback):
+    """A point of the rate-distortion curve after each validation, against rate in W&B.
+
+    The panels ``rd/*`` have ``rd/bpp`` as their axis, so runs at several lambdas draw the curve.
+    """
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+                logger.experiment.define_metric("rd/bpp")
+                logger.experiment.define_metric("rd/*", step_metric="rd/bpp")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        rate = metrics.get("val/coded_bpp", metrics.get("val/bpp"))
+        if rate is None or not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.log(
+                    {"rd/bpp": float(rate), "rd/distortion": float(metrics["val/distortion"])}
+                )
+
+
+def _bytes(x: Tensor) -> NDArray[np.uint8]:
+    return (x.clamp(0, 1) * 255).round().byte().numpy()

@@ -1,0 +1,111 @@
+"""Training of a sketch NTC at one lambda."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from picsnet.checkpoints import in_memory_model, table_tensors
+from picsnet.codec import SketchCodec
+from picsnet.config import NTCRunConfig, to_dict
+from picsnet.losses import RateDistortionLoss
+from picsnet.ntc import build
+from picsnet.ntc.hyperprior import SketchHyperprior
+from picsnet.training.stepped import SteppedModule
+
+
+class NTCModule(SteppedModule):
+    """Rate-distortion training: lmbda * D + R, and the entropy bottleneck's quantiles beside it.
+
+    The quantiles get no gradient from the rate-distortion loss, and nothing else gets one from the
+    auxiliary loss. One backward pass of their sum therefore trains both, and every parameter has a
+    gradient in it, which is what DDP needs.
+    """
+
+    def __init__(self, config: NTCRunConfig) -> None:
+        network = build(config.model.architecture, config.model.options)
+        super().__init__(
+            network,
+            to_dict(config),
+            config.optim,
+            config.trainer.max_steps,
+            config.seed,
+            config.trainer.channels_last,
+        )
+        self.criterion = RateDistortionLoss(
+            config.lmbda, config.distortion, config.distortion_warmup
+        )
+        self.main_parameters: list[nn.Parameter] = []
+        self.aux_parameters: list[nn.Parameter] = []
+        for name, parameter in self.network.named_parameters():
+            aux = name.endswith(".quantiles")
+            (self.aux_parameters if aux else self.main_parameters).append(parameter)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if isinstance(self.averaged, SketchHyperprior):
+            checkpoint["tables"] = table_tensors(self.averaged)
+
+    def configure_optimizers(self) -> tuple[dict[str, Any], dict[str, Any]]:  # type: ignore[override]
+        aux = torch.optim.Adam(self.aux_parameters, lr=self.optim.aux_lr)
+        return self.main_optimizer(self.main_parameters), {"optimizer": aux}
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+        x = batch.to(memory_format=self.memory_format)
+        main, aux = self.optimizers()  # type: ignore[misc]
+        output = self.network(x)
+        result = self.criterion(output, x, step=self.batches_seen)
+        aux_loss = self.network.aux_loss()  # type: ignore[operator]
+        main.zero_grad()
+        aux.zero_grad()
+        self.manual_backward(result.loss + aux_loss)
+        norm = self.clip(self.main_parameters, self.optim.clip_norm)
+        main.step()
+        # The inner optimiser: Lightning's global_step counts wrapped ones, and one is enough.
+        aux.optimizer.step()
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+        scheduler.step()
+        self.count_batch()
+        if self.batches_seen % self.trainer.log_every_n_steps == 0:
+            self.log_dict(
+                {
+                    "train/loss": result.loss.detach(),
+                    "train/distortion": result.distortion.detach(),
+                    "train/bpp": result.bpp.detach(),
+                    **{f"train/bpp_{k}": v.detach() for k, v in result.streams.items()},
+                    "train/aux_loss": aux_loss.detach(),
+                    "train/grad_norm": norm,
+                    "train/lr": scheduler.get_last_lr()[0],
+                },
+                prog_bar=True,
+            )
+
+    def on_validation_epoch_start(self) -> None:
+        self.codec = None
+        if isinstance(self.averaged, SketchHyperprior):
+            # Fresh tables each time: what is measured is what an export would write now.
+            self.codec = SketchCodec(in_memory_model(self.averaged, self.config))
+        self.panel: list[tuple[Tensor, Tensor]] = []
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        x = batch.to(memory_format=self.memory_format)
+        self.averaged.eval()
+        output = self.averaged(x)
+        result = self.criterion(output, x)
+        values = {
+            "val/loss": result.loss,
+            "val/distortion": result.distortion,
+            "val/bpp": result.bpp,
+            **{f"val/bpp_{k}": v for k, v in result.streams.items()},
+        }
+        if self.codec is not None:
+            maps = (x[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
+            coded = sum(len(stream) for stream in self.codec.encode_streams(list(maps)))
+            values["val/coded_bpp"] = torch.tensor(8.0 * coded / maps.size)
+        self.log_dict(values, prog_bar=True, sync_dist=True, batch_size=x.shape[0])
+        if batch_idx == 0:
+            before, after = x[:4, 0].float().cpu(), output.x_hat[:4, 0].float().cpu()
+            self.panel = list(zip(before, after, strict=True))

@@ -1,0 +1,293 @@
+"""One training run: loggers, checkpoints, a time budget, interruption, and where it all lands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger
+from omegaconf import OmegaConf
+
+from picsnet.config import RunConfig, to_dict
+from picsnet.errors import CheckpointError, OutputError
+from picsnet.files import atomic_write
+from picsnet.training.environment import describe_environment
+from picsnet.training.stepped import SteppedModule
+
+LAST = "last.ckpt"
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Where a run keeps everything: ``<output>/<name>``."""
+    return Path(config.output) / config.name
+
+
+def resume_point(config: RunConfig) -> Path | None:
+    """The checkpoint that a run goes on from, or None for a fresh start.
+
+    Raises:
+        CheckpointError: a checkpoint was named that is not there.
+    """
+    if config.resume == "never":
+        return None
+    if config.resume == "auto":
+        last = run_folder(config) / "checkpoints" / LAST
+        return last if last.is_file() else None
+    named = Path(config.resume)
+    if not named.is_file():
+        raise CheckpointError(
+            f"{named}: no checkpoint to resume from; use resume=auto for the run's last one"
+        )
+    return named
+
+
+def choose_precision(asked: str) -> str:
+    """Lightning's precision for this machine.
+
+    ``auto`` takes bf16 where matrix units make it fast (CUDA with bf16, CPUs with AMX) and float32
+    elsewhere: on a CPU with AVX-512 but no AMX, bf16 convolutions measured half float32's speed.
+    """
+    if asked != "auto":
+        return asked
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
+
+
+class LastCheckpoint(Callback):
+    """Writes ``last.ckpt`` every few steps and when the run ends; whole or not at all."""
+
+    def __init__(self, folder: Path, every: int, keep_every: int) -> None:
+        self.folder, self.every, self.keep_every = folder, every, keep_every
+        self._saved_at = -1
+
+    def _save(self, trainer: L.Trainer, name: str) -> None:
+        target = self.folder / name
+        beside = self.folder / f".{name}.part"
+        try:
+            trainer.save_checkpoint(beside)
+            if trainer.is_global_zero:
+                os.replace(beside, target)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise OutputError(
+                f"{target}: cannot write the checkpoint ({error.strerror or error}); "
+                "free space or set output=FOLDER, then run the same command again to go on"
+            ) from None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+    ) -> None:
+        assert isinstance(pl_module, SteppedModule)
+        step = pl_module.batches_seen
+        if step % self.every == 0:
+            self._save(trainer, LAST)
+            self._saved_at = step
+        if self.keep_every and step % self.keep_every == 0:
+            self._save(trainer, f"step-{step:07d}.ckpt")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, SteppedModule)
+        if pl_module.batches_seen != self._saved_at:
+            self._save(trainer, LAST)
+
+
+class GracefulStop(Callback):
+    """Ctrl-C or SIGTERM ends the run after the batch in hand; a second one ends it at once."""
+
+    def __init__(self, max_hours: float | None) -> None:
+        self.max_hours = max_hours
+        self.reason: str | None = None
+        self._previous: dict[int, Any] = {}
+        self._asked: str | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start = time.monotonic()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = signal.Signals(number).name
+        print(f"picsnet: {self._asked}: saving after this step", file=sys.stderr, flush=True)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+    ) -> None:
+        hours = (time.monotonic() - self._start) / 3600
+        if self.max_hours is not None and hours >= self.max_hours:
+            self._asked = self._asked or f"the time budget of {self.max_hours} h"
+        # One rank's signal must stop all, at the same batch.
+        if trainer.strategy.reduce_boolean_decision(self._asked is not None, all=False):
+            self.reason = self._asked or "another process"
+            trainer.should_stop = True
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._restore()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self._restore()
+
+
+def make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
+    """A CSV log always; W&B by ``logging.wandb`` (offline where no key is set)."""
+    loggers: list[Logger] = [CSVLogger(save_dir=str(folder), name="csv")]
+    mode = config.logging.wandb
+    if mode == "auto":
+        mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
+    if mode != "off":
+        from lightning.pytorch.loggers import WandbLogger
+
+        logger = WandbLogger(
+            project=config.logging.project,
+            name=config.name,
+            save_dir=str(folder),
+            offline=mode == "offline",
+            tags=list(config.logging.tags),
+            config=to_dict(config),
+        )
+        loggers.append(logger)
+    return loggers
+
+
+def _save_description(config: RunConfig, folder: Path) -> None:
+    with atomic_write(folder / "config.yaml") as path:
+        OmegaConf.save(OmegaConf.structured(config), path)
+    with atomic_write(folder / "environment.json") as path:
+        path.write_text(json.dumps(describe_environment(), indent=1) + "\n")
+
+
+def fit(
+    config: RunConfig,
+    module: SteppedModule,
+    datamodule: L.LightningDataModule,
+    callbacks: list[Callback] | None = None,
+) -> Path:
+    """Train, or go on training, and return the path of the last checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint to resume from is missing, damaged, or of another network.
+        OutputError: the run's folder cannot be written.
+    """
+    folder = run_folder(config)
+    checkpoints = folder / "checkpoints"
+    try:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot make the run's folder ({error.strerror}); set output=FOLDER"
+        ) from None
+    start = resume_point(config)
+    if start is not None:
+        _check_resumable(start, module)
+    _save_description(config, folder)
+    stop = GracefulStop(config.trainer.max_hours)
+    settings = config.trainer
+    devices: int | str = int(settings.devices) if settings.devices.isdigit() else settings.devices
+    trainer = L.Trainer(
+        accelerator=settings.accelerator,
+        devices=devices,
+        num_nodes=settings.num_nodes,
+        strategy=settings.strategy,
+        precision=choose_precision(settings.precision),  # type: ignore[arg-type]
+        max_steps=settings.max_steps,
+        val_check_interval=settings.val_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=settings.log_every,
+        logger=make_loggers(config, folder),
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        default_root_dir=str(folder),
+        callbacks=[
+            stop,
+            LastCheckpoint(checkpoints, settings.checkpoint_every, settings.keep_every),
+            TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else PlainProgress(),
+            *(callbacks or []),
+        ],
+    )
+    trainer.fit(
+        module,
+        datamodule=datamodule,
+        ckpt_path=None if start is None else str(start),
+        weights_only=True,
+    )
+    if stop.reason and trainer.is_global_zero:
+        print(
+            f"picsnet: stopped by {stop.reason} at step {module.batches_seen} of "
+            f"{settings.max_steps}; the same command goes on from there",
+            file=sys.stderr,
+        )
+    return checkpoints / LAST
+
+
+def _check_resumable(path: Path, module: SteppedModule) -> None:
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        weights = saved["state_dict"]
+        saved["batches_seen"], saved["config"]
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: not a checkpoint of this project ({type(error).__name__}); "
+            "use resume=never to start afresh"
+        ) from None
+    expected = module.state_dict()
+    differing = [
+        key
+        for key in sorted(set(weights) | set(expected))
+        if key not in weights or key not in expected or weights[key].shape != expected[key].shape
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{path}: holds another network ({len(differing)} weights differ, first "
+            f"{differing[0]}); use the run's own model settings, or resume=never name=NEW_NAME"
+        )
+
+
+class PlainProgress(Callback):
+    """A line every half minute where there is no terminal to draw a bar on."""
+
+    def __init__(self, every_seconds: float = 30.0) -> None:
+        self.every_seconds = every_seconds
+        self._last: tuple[float, int] | None = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+    ) -> None:
+        assert isinstance(pl_module, SteppedModule)
+        now, step = time.monotonic(), pl_module.batches_seen
+        if self._last is None:
+            self._last = (now, step)
+        elif now - self._last[0] >= self.every_seconds and trainer.is_global_zero:
+            speed = (step - self._last[1]) / (now - self._last[0])
+            left = (trainer.max_steps - step) / speed / 60
+            metrics = "  ".join(
+                f"{key} {float(value):.4g}"
+                for key, value in sorted(trainer.callback_metrics.items())
+            )
+            print(
+                f"step {step}/{trainer.max_steps}  {speed:.2f} steps/s  {left:.0f} min left  "
+                f"{metrics}",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._last = (now, step)

@@ -1,0 +1,98 @@
+"""What the trained networks share: own step count, seeding, schedule, clipping, EMA."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from picsnet.config import OptimConfig
+from picsnet.training.environment import describe_environment
+
+
+def learning_rate_factor(step: int, total: int, optim: OptimConfig) -> float:
+    """Factor on the base learning rate at a step: linear warm-up, then cosine or constant."""
+    if step < optim.warmup_steps:
+        return (step + 1) / optim.warmup_steps
+    if optim.schedule == "constant":
+        return 1.0
+    progress = (step - optim.warmup_steps) / max(1, total - optim.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return optim.min_lr_ratio + (1 - optim.min_lr_ratio) * cosine
+
+
+class SteppedModule(L.LightningModule):
+    """A LightningModule under manual optimisation that resumes exactly.
+
+    All that a step depends on is either in the checkpoint (weights, optimisers, schedule, EMA) or a
+    function of the seed and of ``batches_seen`` (data order, noise): nothing else is carried.
+
+    ``batches_seen`` counts training batches. Lightning's ``global_step`` counts optimiser steps and
+    would count both optimisers of a compression network.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        config: dict[str, Any],
+        optim: OptimConfig,
+        total_steps: int,
+        seed: int,
+        channels_last: bool,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if channels_last:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
+        self.ema = AveragedModel(
+            network, multi_avg_fn=get_ema_multi_avg_fn(optim.ema_decay), use_buffers=True
+        )
+        self.ema.requires_grad_(False)
+        self.config, self.optim = config, optim
+        self.total_steps, self.seed = total_steps, seed
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.batches_seen = 0
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The network with averaged weights: what is validated and exported."""
+        module = self.ema.module
+        assert isinstance(module, nn.Module)
+        return module
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["batches_seen"] = self.batches_seen
+        checkpoint["config"] = self.config
+        checkpoint["environment"] = describe_environment()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.batches_seen = int(checkpoint["batches_seen"])
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # A seed for each step and rank: resuming needs no generator state.
+        torch.manual_seed((self.seed * 1_000_003 + self.batches_seen) * 4096 + self.global_rank)
+
+    def main_optimizer(self, parameters: list[nn.Parameter]) -> dict[str, Any]:
+        """AdamW and the schedule, in the shape that ``configure_optimizers`` returns."""
+        optimizer = torch.optim.AdamW(
+            parameters, lr=self.optim.lr, weight_decay=self.optim.weight_decay, fused=True
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, self.total_steps, self.optim)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def count_batch(self) -> None:
+        """To be called once at the end of each training step, after the optimisers."""
+        self.ema.update_parameters(self.network)
+        self.batches_seen += 1
+
+    @staticmethod
+    def clip(parameters: list[nn.Parameter], norm: float) -> Tensor:
+        """Clip the gradient's norm; returns the norm before clipping."""
+        return torch.nn.utils.clip_grad_norm_(parameters, norm)
