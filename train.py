@@ -67,8 +67,50 @@ def train_edge(config: EdgeRunConfig) -> None:
 
 
 def train_ntc(config: NTCRunConfig) -> None:
-    """Train a sketch NTC at one lambda."""
-    raise NotImplementedError
+    """Train a sketch NTC at one lambda, on maps of photographs or on maps as they are."""
+    from pathlib import Path
+
+    from datamodules.maps import MapDataSettings, SketchMapDataModule, list_maps, split_maps
+    from picsnet.checkpoints import load_weights
+    from picsnet.sketch import extract_folder
+    from picsnet.training.callbacks import MapPanel, RateDistortionPoints, Throughput
+    from picsnet.training.ntc import NTCModule
+    from picsnet.training.run import fit, resume_point, run_folder
+
+    data = config.data
+    module = NTCModule(config)
+    if config.init_from and resume_point(config) is None:
+        load_weights(module.network, config.init_from)
+        module.restart_average()
+    maps = [path for folder in data.maps for path in list_maps(Path(folder))]
+    for folder in data.photos:
+        report = extract_folder(
+            Path(folder),
+            data.sketcher,
+            Path(data.cache),
+            workers=data.extract_workers,
+            progress=True,
+            max_side=data.max_side,
+        )
+        maps += report.maps
+    train_maps, val_maps = split_maps(maps, data.val_count, config.seed)
+    datamodule = SketchMapDataModule(
+        train_maps,
+        val_maps,
+        MapDataSettings(
+            crop=data.crop,
+            batch_size=data.batch_size,
+            workers=data.workers,
+            seed=config.seed,
+            total_steps=config.trainer.max_steps,
+            empty_probability=data.empty_probability,
+            scale_min=data.scale_min,
+            scale_max=data.scale_max,
+        ),
+    )
+    callbacks = [Throughput(data.batch_size), MapPanel(run_folder(config)), RateDistortionPoints()]
+    last = fit(config, module, datamodule, callbacks)
+    print(f"trained: {last}")
 
 
 if __name__ == "__main__":

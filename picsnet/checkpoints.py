@@ -87,18 +87,16 @@ def load_model(spec: str | Path, device: str | torch.device = "cpu") -> SketchMo
 
 
 def find_by_fingerprint(
-    fingerprint: bytes, candidates: list[str], device: str | torch.device = "cpu"
+    fingerprint: bytes, device: str | torch.device = "cpu"
 ) -> SketchModel:
-    """The candidate model with which a file was written.
+    """The shipped model with which a file was written.
 
     Raises:
         CheckpointError: none of them is.
     """
-    for name in candidates:
-        card_path = SHIPPED / name / CARD
-        if card_path.is_file():
-            if json.loads(card_path.read_text()).get("fingerprint") != fingerprint.hex():
-                continue
+    for name in shipped_models():
+        card = json.loads((SHIPPED / name / CARD).read_text())
+        if card["fingerprint"] == fingerprint.hex():
             return load_model(name, device)
     raise CheckpointError(
         f"no shipped model has the fingerprint {fingerprint.hex()}; "
@@ -106,22 +104,29 @@ def find_by_fingerprint(
     )
 
 
-def export(network: SketchHyperprior, card: dict[str, Any], folder: Path) -> str:
+def export(
+    network: SketchHyperprior,
+    card: dict[str, Any],
+    folder: Path,
+    tables: dict[str, Tensor] | None = None,
+) -> str:
     """Write a model folder; returns the fingerprint in hex.
 
     Args:
         network: trained, any device.
         card: must name ``architecture``, ``options`` and ``lmbda``; the fingerprint is added.
+        tables: coding tables made earlier; built from the network if not given.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    tensors = pack(network)
+    tensors = pack(network, tables)
     fingerprint = fingerprint_of(tensors).hex()
     card = {**card, "fingerprint": fingerprint}
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / WEIGHTS) as part:
         save_file(tensors, part, metadata={"format": "picsnet-sketch-1"})
+        part.chmod(0o644)  # safetensors makes files that only their owner can read
     with atomic_write(folder / CARD) as part:
         part.write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
     return fingerprint
@@ -293,6 +298,24 @@ def _from_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return pack(network, tables), card
 
 
+def task_of(path: Path) -> str:
+    """What a training checkpoint is of: "edge" or "sketch-ntc".
+
+    Raises:
+        CheckpointError: not a training checkpoint of this project.
+    """
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return str(saved["config"]["task"])
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint; train one with train.py") from None
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: not a training checkpoint ({type(error).__name__}); "
+            "use the last.ckpt of a run of train.py"
+        ) from None
+
+
 def load_lightning(
     path: Path,
 ) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Tensor] | None]:
@@ -323,3 +346,26 @@ def load_lightning(
         "environment": saved.get("environment", {}),
     }
     return network, card, saved.get("tables")
+
+
+def load_weights(network: torch.nn.Module, spec: str | Path) -> None:
+    """Start a network from trained weights: a checkpoint, an exported folder or a shipped name.
+
+    Raises:
+        CheckpointError: they cannot be had, or are of another architecture.
+    """
+    path = Path(spec)
+    if path.suffix == ".ckpt":
+        source, card, _ = load_lightning(path)
+        state = source.state_dict()
+    else:
+        model = load_model(spec)
+        state, card = model.network.state_dict(), model.card
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(
+            f"init_from {spec}: is a {card['architecture']} with options {card['options']}, which "
+            f"does not fit the network of this run ({reason})"
+        ) from None

@@ -56,7 +56,7 @@ class TrainerConfig:
 class LoggingConfig:
     """W&B beside the CSV log, which is always written."""
 
-    wandb: str = "auto"  # "auto" (online when a key is there), "offline", "online", "off"
+    wandb: str = "auto"  # "auto" (online when a key is there), "offline", "online", "disabled"
     project: str = "picsnet"
     tags: list[str] = field(default_factory=list)
 
@@ -283,8 +283,8 @@ def _value_problems(config: RunConfig) -> list[str]:
             f"trainer.precision {trainer.precision!r}; one of auto, bf16-mixed, 16-mixed, 32-true",
         ),
         (
-            config.logging.wandb in ("auto", "offline", "online", "off"),
-            f"logging.wandb {config.logging.wandb!r}; one of auto, offline, online, off",
+            config.logging.wandb in ("auto", "offline", "online", "disabled"),
+            f"logging.wandb {config.logging.wandb!r}; one of auto, offline, online, disabled",
         ),
     ]
     if isinstance(config, NTCRunConfig):

@@ -68,7 +68,7 @@ class FixedPointConv2d(nn.Conv2d):
         Raises:
             ValueError: the weights are so large that it could.
         """
-        magnitude = self.grid_weight().abs().double().sum(dim=(1, 2, 3)) * 2.0**WEIGHT_BITS
+        magnitude = self.grid_weight().detach().abs().double().sum(dim=(1, 2, 3)) * 2.0**WEIGHT_BITS
         bound = float(magnitude.max()) * ACTIVATION_MAX + 2**22
         if not bound < 2**52:
             raise ValueError(f"fixed-point sums may reach {bound:.3g}, beyond exact float64")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,15 @@ STRIP_PIXELS = 2**21
 MARGIN = 256
 """Rows around a strip: more than half the network's receptive field, so that strips leave no
 trace. A multiple of the network's ``MULTIPLE``."""
+
+LOGIT_SHIFT = 1.5
+"""Taken off the fused logits at export.
+
+The class-balanced loss trains a detector to overrate edges, which are 6 % of BSDS500's pixels: by
+log((1 - 0.06) / (1.1 * 0.06)) = 2.7 in the logit. Taking back about half of it gives maps that read
+as HED's do, sure edges white and texture dark. A shift moves no pixel past another, so ODS, OIS and
+AP stay what they were.
+"""
 
 
 class BundledSketcher:
@@ -101,8 +111,6 @@ def _strip_rows(width: int) -> int:
 
 def export(network: EdgeNetwork, card: dict[str, Any], folder: Path) -> None:
     """Write an edge detector's folder, weights in half precision."""
-    import hashlib
-
     tensors = {
         key: value.detach().cpu().half().contiguous()
         for key, value in network.state_dict().items()
@@ -114,6 +122,7 @@ def export(network: EdgeNetwork, card: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / WEIGHTS) as part:
         save_file(tensors, part, metadata={"format": "picsnet-edge-1"})
+        part.chmod(0o644)  # safetensors makes files that only their owner can read
     with atomic_write(folder / CARD) as part:
         card = {**card, "fingerprint": digest.hexdigest()[:16]}
         part.write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
@@ -140,9 +149,12 @@ def load_training_checkpoint(path: Path) -> tuple[EdgeNetwork, dict[str, Any]]:
         raise CheckpointError(
             f"{path}: not a checkpoint of an edge detector ({type(error).__name__}: {reason})"
         ) from None
+    with torch.no_grad():
+        network.fuse.bias.sub_(LOGIT_SHIFT)
     card = {
         "architecture": "edge-network",
         "options": config["model"],
+        "logit_shift": LOGIT_SHIFT,
         "steps": saved["batches_seen"],
         "batch_size": config["data"]["batch_size"],
         "crop": config["data"]["crop"],

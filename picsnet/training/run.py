@@ -152,7 +152,7 @@ def make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
     mode = config.logging.wandb
     if mode == "auto":
         mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
-    if mode != "off":
+    if mode != "disabled":
         from lightning.pytorch.loggers import WandbLogger
 
         logger = WandbLogger(

@@ -65,6 +65,10 @@ class SteppedModule(L.LightningModule):
         assert isinstance(module, nn.Module)
         return module
 
+    def restart_average(self) -> None:
+        """Begin the average at the network's present weights, after loading some into it."""
+        self.ema.module.load_state_dict(self.network.state_dict())
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["batches_seen"] = self.batches_seen
         checkpoint["config"] = self.config

@@ -1,0 +1,52 @@
+"""The command line. Each verb lives in its own module and imports what is heavy when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from picsnet import __version__
+from picsnet.cli import decode, encode, export, info, models, sketch
+from picsnet.errors import PicsnetError
+
+VERBS = (encode, decode, info, sketch, models, export)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs; importing and building it stays free of torch."""
+    parser = argparse.ArgumentParser(
+        prog="picsnet", description="Text and sketch image codec for ultra-low rates."
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"picsnet {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for module in VERBS:
+        verb = verbs.add_parser(module.NAME, help=module.HELP, description=module.HELP)
+        module.add_arguments(verb)
+        verb.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status: 0, 1 for failures, 2 for usage."""
+    args = build_parser().parse_args(arguments)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except PicsnetError as error:
+        if args.debug:
+            raise
+        print(f"picsnet: error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        print("picsnet: interrupted; what was written is whole", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,32 @@
+"""Training checkpoints of either kind to model folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from picsnet import checkpoints
+from picsnet.errors import CheckpointError
+from picsnet.sketch import bundled
+
+
+def export_checkpoint(checkpoint: Path, folder: Path) -> str:
+    """Write the folder; returns the fingerprint.
+
+    Raises:
+        CheckpointError: the file is not a training checkpoint of this project.
+        OutputError: the folder cannot be written.
+    """
+    task = checkpoints.task_of(checkpoint)
+    if task == "edge":
+        network, card = bundled.load_training_checkpoint(checkpoint)
+        bundled.export(network, card, folder)
+        fingerprint = json.loads((folder / bundled.CARD).read_text())["fingerprint"]
+        return str(fingerprint)
+    trained, card, tables = checkpoints.load_lightning(checkpoint)
+    if not isinstance(trained, checkpoints.SketchHyperprior):
+        raise CheckpointError(
+            f"{checkpoint}: architecture {card['architecture']} has a floating-point entropy model "
+            "and is not exported; files are written by picsnet-hyperprior"
+        )
+    return checkpoints.export(trained, card, folder, tables)

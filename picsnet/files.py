@@ -1,0 +1,125 @@
+"""Files in and out: inputs by path, folder or glob; outputs whole or not at all. Standard library
+only."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from picsnet.errors import DataError, OutputError, UsageError
+
+IMAGE_SUFFIXES = frozenset(
+    ".png .jpg .jpeg .webp .bmp .tif .tiff .gif .avif .jxl .ppm .pgm".split()
+)
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file to work on.
+
+    Attributes:
+        path: where it is.
+        relative: its place under the folder that was named, or its bare name: outputs keep it.
+    """
+
+    path: Path
+    relative: Path
+
+
+def expand_inputs(
+    patterns: Sequence[str | Path], suffixes: frozenset[str]
+) -> list[InputFile]:
+    """Files named by paths, folders (recursive, hidden ones left out) and globs, in sorted order.
+
+    Raises:
+        UsageError: a path does not exist, or a glob finds nothing.
+        DataError: a folder holds no file with one of the suffixes.
+    """
+    found: dict[Path, InputFile] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            items = _in_folder(path, suffixes)
+        elif path.exists():
+            items = [InputFile(path, Path(path.name))]
+        else:
+            matches = sorted(glob.glob(str(pattern), recursive=True))
+            items = [
+                item
+                for match in map(Path, matches)
+                for item in (
+                    _in_folder(match, suffixes)
+                    if match.is_dir()
+                    else [InputFile(match, Path(match.name))]
+                )
+            ]
+            if not items:
+                raise UsageError(f"{pattern}: no such file or folder; check the path")
+        for item in items:
+            found.setdefault(item.path, item)
+    return list(found.values())
+
+
+def _in_folder(folder: Path, suffixes: frozenset[str]) -> list[InputFile]:
+    items = [
+        InputFile(path, path.relative_to(folder))
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in suffixes
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not items:
+        kinds = ", ".join(sorted(suffixes))
+        raise DataError(f"{folder}: no files of these kinds in it: {kinds}; name another folder")
+    return items
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}); check the path and permissions"
+        ) from None
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes ``path`` when all went well, and vanishes otherwise.
+
+    Raises:
+        OutputError: no space, no permission, or something in the way.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with open(part, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(_why(path, error)) from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _why(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{path}: no space left to write it; free some, or name another place with -o"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{path}: no permission to write it; change the folder's rights or name another: -o"
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
+        return f"{path}: a file or folder of that name is in the way; name another place with -o"
+    return f"{path}: cannot be written ({error.strerror or error}); name another place with -o"
