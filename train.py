@@ -13,8 +13,8 @@ from picsnet.errors import PicsnetError
 def main(arguments: list[str] | None = None) -> int:
     """Parse, load the configuration, train; returns the exit status."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog="example: train.py --config sketch_ntc_lambda0.5.yaml "
-        "'data.photos=[photos/]'"
+        description=__doc__,
+        epilog="example: train.py --config sketch_ntc_lambda0.5.yaml 'data.photos=[photos/]'",
     )
     parser.add_argument("--config", required=True, help="a YAML file, or its name under configs/")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")

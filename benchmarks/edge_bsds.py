@@ -64,7 +64,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         report = measure(options)
-        options.output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(options.output) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     except PicsnetError as error:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import lightning as L
@@ -34,8 +35,10 @@ class MapDataSettings:
         seed: of order and augmentation.
         total_steps: length of the run.
         empty_probability: share of crops that are all black, so that empty maps stay cheap.
-        scale_min, scale_max: maps are downscaled by a factor from this range before the crop.
-        cache_bytes: decoded maps are kept in memory up to this much, in each process.
+        scale_min, scale_max: maps are downscaled by a factor from this range, 0 < factor <= 1,
+            before the crop; less where the map would become smaller than the crop.
+        val_batch_size: crops a validation batch.
+        cache_bytes: decoded maps are kept in memory up to this much, in all workers together.
     """
 
     crop: int
@@ -46,11 +49,12 @@ class MapDataSettings:
     empty_probability: float = 0.02
     scale_min: float = 0.5
     scale_max: float = 1.0
+    val_batch_size: int = 8
     cache_bytes: int = 2 * 2**30
 
 
 def list_maps(folder: Path) -> list[Path]:
-    """Maps in a folder and below.
+    """Maps in a folder and below, in a fixed order.
 
     Raises:
         DataError: there is no such folder, or nothing in it.
@@ -60,27 +64,27 @@ def list_maps(folder: Path) -> list[Path]:
     return [item.path for item in expand_inputs([folder], IMAGE_SUFFIXES)]
 
 
-def split_maps(
-    maps: Sequence[Path], val_count: int, seed: int
-) -> tuple[list[Path], list[Path]]:
-    """(training, validation): a fixed draw of ``val_count`` maps is held out.
+def split_maps(maps: Sequence[Path], val_count: int, seed: int) -> tuple[list[Path], list[Path]]:
+    """(training, validation), each sorted: a fixed draw of ``val_count`` maps is held out.
+
+    It depends on which maps there are, not on their order; a map named twice counts once.
 
     Raises:
         DataError: there are too few maps for that.
     """
-    if len(maps) <= val_count:
+    ordered = sorted(set(maps))
+    if len(ordered) <= val_count:
         raise DataError(
-            f"{len(maps)} maps cannot spare {val_count} for validation; "
+            f"{len(ordered)} maps cannot spare {val_count} for validation; "
             "give more pictures or lower data.val_count"
         )
-    order = np.random.default_rng(seed).permutation(len(maps))
-    held_out = set(order[:val_count].tolist())
-    train = [path for index, path in enumerate(maps) if index not in held_out]
-    return train, [maps[index] for index in sorted(held_out)]
+    held_out = set(np.random.default_rng(seed).permutation(len(ordered))[:val_count].tolist())
+    train = [path for index, path in enumerate(ordered) if index not in held_out]
+    return train, [ordered[index] for index in sorted(held_out)]
 
 
 class _MapCache:
-    """Decoded maps, kept up to a limit."""
+    """Decoded maps, kept up to a limit: decoding costs more than cropping."""
 
     def __init__(self, paths: Sequence[Path], limit: int) -> None:
         self.paths, self.limit = list(paths), limit
@@ -88,25 +92,31 @@ class _MapCache:
         self._bytes = 0
 
     def __getitem__(self, index: int) -> Map:
-        if index not in self._kept:
-            try:
-                pixels = load_grey(self.paths[index])
-            except ImageError as error:
-                raise DataError(f"{error}; delete the map and start again") from None
-            if self._bytes + pixels.nbytes > self.limit:
-                return pixels
+        kept = self._kept.get(index)
+        if kept is not None:
+            return kept
+        try:
+            pixels = load_grey(self.paths[index])
+        except ImageError as error:
+            raise DataError(f"broken map: {error}") from None
+        if self._bytes + pixels.nbytes <= self.limit:
             self._kept[index] = pixels
             self._bytes += pixels.nbytes
-        return self._kept[index]
+        return pixels
 
 
 class SketchMapDataset(Dataset[Tensor]):
-    """Position -> random crop (1, crop, crop) in 0..1; the same position, the same crop."""
+    """Position -> random crop (1, crop, crop), float32 in 0..1; the same position, the same crop.
+
+    Raises:
+        DataError: the map at a position cannot be read.
+    """
 
     def __init__(self, paths: Sequence[Path], settings: MapDataSettings) -> None:
         self.settings = settings
         self.count = len(paths)
-        self._maps = _MapCache(paths, settings.cache_bytes)
+        # Each worker gets its copy of this object and fills its own cache.
+        self._maps = _MapCache(paths, settings.cache_bytes // max(1, settings.workers))
 
     def __getitem__(self, position: int) -> Tensor:
         s = self.settings
@@ -120,61 +130,94 @@ class SketchMapDataset(Dataset[Tensor]):
             crop = crop[:, ::-1]
         if rng.random() < 0.5:
             crop = crop[::-1]
-        return torch.from_numpy(np.ascontiguousarray(crop)).float().div(255)[None]
+        return _to_tensor(crop)
 
 
 def random_crop(pixels: Map, side: int, scale: float, rng: np.random.Generator) -> Map:
-    """A crop of a map downscaled by ``scale``; black where the map ends.
+    """A (side, side) crop of a map downscaled by ``scale``, at a random place.
 
-    Only the part of the map that the crop shows is scaled.
+    A map is downscaled no further than to the crop's side, and has black to its right and below it
+    where it is smaller. Only the part that the crop shows is scaled, by area averages.
     """
     height, width = pixels.shape
-    reach = min(round(side / scale), max(height, width))
-    scaled = round(reach * scale) if reach < side / scale else side
+    reach = max(side, min(round(side / scale), height, width))
     top = int(rng.integers(0, max(0, height - reach) + 1))
     left = int(rng.integers(0, max(0, width - reach) + 1))
     part = pixels[top : top + reach, left : left + reach]
-    if scale < 1:
-        factor = scaled / reach
-        size = (max(1, round(part.shape[1] * factor)), max(1, round(part.shape[0] * factor)))
-        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    return centre_crop(part, side)
+    if reach > side:
+        part = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    return _filled(part, side)
 
 
 def centre_crop(pixels: Map, side: int) -> Map:
-    """The middle of a map, with black around it where it is smaller."""
+    """The middle (side, side) of a map, black to the right and below where it is smaller."""
     height, width = pixels.shape
     top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-    part = pixels[top : top + side, left : left + side]
-    if part.shape == (side, side):
-        return part
-    result = np.zeros((side, side), dtype=np.uint8)
-    result[: part.shape[0], : part.shape[1]] = part
-    return result
+    return _filled(pixels[top : top + side, left : left + side], side)
+
+
+def _filled(pixels: Map, side: int) -> Map:
+    # Right and below is where the codec pads, too.
+    height, width = pixels.shape
+    if (height, width) == (side, side):
+        return pixels
+    return np.pad(pixels, ((0, side - height), (0, side - width)))
+
+
+def _to_tensor(pixels: Map) -> Tensor:
+    return torch.from_numpy(pixels.copy()).float().div(255)[None]
 
 
 class FixedCropDataset(Dataset[Tensor]):
-    """Centre crops (1, crop, crop) in 0..1, for validation."""
+    """Centre crops (1, crop, crop), float32 in 0..1, for validation.
+
+    Raises:
+        DataError: a map cannot be read.
+    """
 
     def __init__(self, paths: Sequence[Path], crop: int) -> None:
-        self.crop = crop
-        self._maps = _MapCache(paths, 2**30)
+        self.paths, self.crop = list(paths), crop
+        self._crops: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self._maps.paths)
+        return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        pixels = centre_crop(self._maps[index], self.crop)
-        return torch.from_numpy(pixels.copy()).float().div(255)[None]
+        if index not in self._crops:
+            pixels = _MapCache(self.paths, 0)[index]
+            self._crops[index] = _to_tensor(centre_crop(pixels, self.crop))
+        return self._crops[index]
+
+
+class _MapLoader(DataLoader[Tensor]):
+    """A loader whose workers' errors stay one line: torch puts their traceback into the message."""
+
+    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except DataError as error:
+            last = str(error).rstrip().splitlines()[-1]
+            raise DataError(last.rpartition("DataError: ")[2]) from None
+
+
+def _start_worker(worker: int) -> None:
+    # The workers are the parallelism; OpenCV's threads would compete with training.
+    cv2.setNumThreads(0)
 
 
 class SketchMapDataModule(L.LightningDataModule):
     """Random crops for training, fixed ones for validation.
 
+    Training goes on at the step that the attached LightningModule's ``batches_seen`` names, so that
+    a resumed run sees the batches that it would have seen.
+
     Args:
         train_maps: 8-bit grey pictures.
         val_maps: others.
         settings: crops, batches, augmentation.
+
+    Raises:
+        DataError: one of the two is empty.
     """
 
     def __init__(
@@ -186,24 +229,30 @@ class SketchMapDataModule(L.LightningDataModule):
         self.train_maps, self.val_maps, self.settings = train_maps, val_maps, settings
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        trainer = self.trainer
-        assert trainer is not None
+        s, trainer = self.settings, self.trainer
+        module: Any = None if trainer is None else trainer.lightning_module
         sampler = PositionSampler(
-            batch_size=self.settings.batch_size,
-            total_steps=self.settings.total_steps,
-            start_step=int(getattr(trainer.lightning_module, "batches_seen", 0)),
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
+            batch_size=s.batch_size,
+            total_steps=s.total_steps,
+            start_step=int(getattr(module, "batches_seen", 0)),
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
         )
-        return DataLoader(
-            SketchMapDataset(self.train_maps, self.settings),
-            batch_size=self.settings.batch_size,
+        return _MapLoader(
+            SketchMapDataset(self.train_maps, s),
+            batch_size=s.batch_size,
             sampler=sampler,
-            num_workers=self.settings.workers,
-            persistent_workers=self.settings.workers > 0,
+            num_workers=s.workers,
+            persistent_workers=s.workers > 0,
+            worker_init_fn=_start_worker,
+            # The workers' seeds: repeatable, and the global generator is left alone.
+            generator=torch.Generator().manual_seed(s.seed % 2**32),
         )
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         # Each process validates on all of it: the set is small, and the figures are then those of
         # one process.
-        return DataLoader(FixedCropDataset(self.val_maps, self.settings.crop), batch_size=8)
+        return DataLoader(
+            FixedCropDataset(self.val_maps, self.settings.crop),
+            batch_size=self.settings.val_batch_size,
+        )

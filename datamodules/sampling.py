@@ -13,21 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+_WORD = 2**32
 
-def position_seed(seed: int, position: int) -> list[int]:
-    """Entropy for the generator that draws the sample at a position."""
-    return [seed, position]
+
+def position_seed(seed: int, position: int) -> int:
+    """The seed of ``numpy.random.default_rng`` for the sample at a position.
+
+    Seed and position stay side by side, 32 bits and more, so that no two of them ever share a
+    generator; numpy hashes what it is given. Seeds are taken modulo 2^32.
+    """
+    return position * _WORD + seed % _WORD
 
 
 def epoch_permutation_index(seed: int, position: int, n: int) -> int:
     """Which of n items comes at a position: a fresh permutation for each pass over them."""
     epoch, place = divmod(position, n)
-    return int(_permutation(seed, epoch, n)[place])
+    return int(_permutation(seed % _WORD, epoch, n)[place])
 
 
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
-    # The third number keeps this stream apart from those of positions.
+    # The last number keeps this stream apart from those of positions.
     return np.random.default_rng([seed, epoch, n, 0x0DE2]).permutation(n)
 
 
@@ -39,6 +45,13 @@ class PositionSampler(Sampler[int]):
 
     Its length is that of the whole run even when it starts late: Lightning counts batches from the
     run's beginning when it resumes.
+
+    Args:
+        batch_size: samples a step and process.
+        total_steps: length of the whole run.
+        start_step: the first step that is still to be done.
+        rank: this process, 0 to ``world_size`` - 1.
+        world_size: how many there are.
     """
 
     def __init__(

@@ -86,9 +86,7 @@ def load_model(spec: str | Path, device: str | torch.device = "cpu") -> SketchMo
     return _assemble(str(spec), tensors, card, device)
 
 
-def find_by_fingerprint(
-    fingerprint: bytes, device: str | torch.device = "cpu"
-) -> SketchModel:
+def find_by_fingerprint(fingerprint: bytes, device: str | torch.device = "cpu") -> SketchModel:
     """The shipped model with which a file was written.
 
     Raises:
@@ -164,9 +162,7 @@ def table_tensors(network: SketchHyperprior) -> dict[str, Tensor]:
     }
 
 
-def pack(
-    network: SketchHyperprior, tables: dict[str, Tensor] | None = None
-) -> dict[str, Tensor]:
+def pack(network: SketchHyperprior, tables: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """A network as the tensors that are stored: half floats, integers, tables.
 
     Args:
@@ -278,7 +274,9 @@ def _from_export(folder: Path, spec: str) -> tuple[dict[str, Tensor], dict[str, 
             f"{spec}: no such model; give a .ckpt, an exported folder, or a shipped name: {known}"
         ) from None
     except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: damaged model ({error}); fetch or export it again") from None
+        raise CheckpointError(
+            f"{folder}: damaged model ({error}); fetch or export it again"
+        ) from None
     if not isinstance(card, dict) or "lmbda" not in card:
         raise CheckpointError(f"{folder / CARD}: not a picsnet model card; export the model again")
     if fingerprint_of(tensors).hex() != card.get("fingerprint"):
@@ -333,7 +331,9 @@ def load_lightning(
         averaged = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         network.load_state_dict(averaged, strict=True)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint; train one, or use a shipped name") from None
+        raise CheckpointError(
+            f"{path}: no such checkpoint; train one, or use a shipped name"
+        ) from None
     except Exception as error:
         # torch.load raises what the damage suggests: pickle, zip, runtime and key errors alike.
         reason = " ".join(str(error).split())[:160]

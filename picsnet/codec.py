@@ -17,8 +17,8 @@ from torch import Tensor
 
 from picsnet.bitstream import PicsFile, SketchLayer, read, write
 from picsnet.checkpoints import SketchModel
-from picsnet.entropy import FrequencyTables, StreamDecoder, StreamEncoder
-from picsnet.errors import FingerprintError, UnsupportedLayerError
+from picsnet.entropy import FrequencyTables, InvalidStreamError, StreamDecoder, StreamEncoder
+from picsnet.errors import CorruptStreamError, FingerprintError, UnsupportedLayerError
 from picsnet.ntc.hyperprior import Symbols
 
 Map = NDArray[np.uint8]
@@ -103,15 +103,24 @@ class SketchCodec:
                 f"{name}: was written with model {file.sketch.fingerprint.hex()}, but "
                 f"{self.model.name} is {self.model.fingerprint.hex()}; name the right one: --ckpt"
             )
-        return self.decode_stream(file.sketch.stream, file.height, file.width)
+        return self.decode_stream(file.sketch.stream, file.height, file.width, name)
 
-    def decode_stream(self, stream: bytes, height: int, width: int) -> Map:
-        """The map of an entropy-coded payload."""
+    def decode_stream(self, stream: bytes, height: int, width: int, name: str = "<bytes>") -> Map:
+        """The map of an entropy-coded payload.
+
+        Raises:
+            CorruptStreamError: no encoder writes such a payload.
+        """
         if not stream:
             return np.zeros((height, width), dtype=np.uint8)
         multiple = self.model.network.MULTIPLE
         size = (-(-height // multiple), -(-width // multiple))
-        means, y = decode_symbols(stream, size, self.model)
+        try:
+            means, y = decode_symbols(stream, size, self.model)
+        except InvalidStreamError:
+            raise CorruptStreamError(
+                f"{name}: its sketch is damaged though its checksum holds; get the file again"
+            ) from None
         x_hat = self.model.network.synthesise(y, means)[0, 0, :height, :width]
         # Cut to bytes as `numpy.rint` would: half to even.
         result: Map = (x_hat * 255).round().to(torch.uint8).cpu().numpy()
@@ -149,12 +158,15 @@ def decode_symbols(
     """Means and latents of one picture, exact on every machine.
 
     Args:
-        stream: the payload; any bytes whatever decode to some symbols.
+        stream: the payload.
         size: (h, w) of the latents.
 
     Returns:
         means (1, M, h, w) float, on a grid of 1/64, and latents less means (1, M, h, w) int32, both
         on the model's device.
+
+    Raises:
+        InvalidStreamError: no encoder writes such a payload.
     """
     network, device = model.network, model.device
     h, w = size

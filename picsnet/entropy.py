@@ -214,9 +214,7 @@ class StreamDecoder:
         words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
         self._coder = constriction.stream.queue.RangeDecoder(words)
 
-    def decode(
-        self, indexes: NDArray[np.int32], tables: FrequencyTables
-    ) -> NDArray[np.int32]:
+    def decode(self, indexes: NDArray[np.int32], tables: FrequencyTables) -> NDArray[np.int32]:
         """Next symbols.
 
         Args:

@@ -75,3 +75,7 @@ class ChecksumError(BitstreamError):
 
 class FingerprintError(BitstreamError):
     """The file was written with other model weights than those at hand."""
+
+
+class CorruptStreamError(BitstreamError):
+    """The entropy-coded symbols are such as no encoder writes."""

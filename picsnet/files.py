@@ -14,7 +14,7 @@ from pathlib import Path
 from picsnet.errors import DataError, OutputError, UsageError
 
 IMAGE_SUFFIXES = frozenset(
-    ".png .jpg .jpeg .webp .bmp .tif .tiff .gif .avif .jxl .ppm .pgm".split()
+    [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jxl", ".ppm", ".pgm"]
 )
 
 
@@ -31,9 +31,7 @@ class InputFile:
     relative: Path
 
 
-def expand_inputs(
-    patterns: Sequence[str | Path], suffixes: frozenset[str]
-) -> list[InputFile]:
+def expand_inputs(patterns: Sequence[str | Path], suffixes: frozenset[str]) -> list[InputFile]:
     """Files named by paths, folders (recursive, hidden ones left out) and globs, in sorted order.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 
@@ -14,25 +15,31 @@ from picsnet.files import atomic_write
 
 MIN_SIDE = 16
 MAX_SIDE = 8192
-_SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+
+_DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+_WHITE_OF_INTEGERS = (2**16 - 1, 2**31 - 1)
+# Floats have no agreed white: the least of these that nothing in the picture exceeds.
+_WHITE_OF_FLOATS = (1, 2**8 - 1, 2**16 - 1)
 
 
 def load_rgb(path: Path) -> NDArray[np.uint8]:
-    """A picture as (H, W, 3) uint8 RGB: upright, opaque on white, 8 bits.
+    """A picture as (H, W, 3) uint8 RGB: upright, 8 bits, opaque on white; the first of several.
+
+    Colour profiles are left alone.
 
     Raises:
         ImageError: not a picture, damaged, or sides outside 16..8192.
     """
-    return np.asarray(_open(path).convert("RGB"))
+    return np.array(_load(path, "white", "RGB"))
 
 
 def load_grey(path: Path) -> NDArray[np.uint8]:
-    """A picture as (H, W) uint8 luma, for maps.
+    """A map as (H, W) uint8 luma, read as `load_rgb` reads but opaque on black: no edge there.
 
     Raises:
         ImageError: as `load_rgb`.
     """
-    return np.asarray(_open(path).convert("L"))
+    return np.array(_load(path, "black", "L"))
 
 
 def save_png(pixels: NDArray[np.uint8], path: Path) -> None:
@@ -45,58 +52,89 @@ def save_png(pixels: NDArray[np.uint8], path: Path) -> None:
         Image.fromarray(pixels).save(part, format="PNG")
 
 
-def _open(path: Path) -> Image.Image:
-    """A picture in mode L or RGB, upright."""
+def _load(path: Path, background: str, mode: str) -> Image.Image:
+    path = Path(path)
+    if path.suffix.lower() == ".jxl":
+        _need_jpeg_xl(path)
     try:
         with warnings.catch_warnings():
-            # Pillow warns above 89 megapixels and refuses at twice that; ours go to 67.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Pillow warns of bombs above 89 megapixels; the sides below are our stricter bound.
+            warnings.simplefilter("ignore")
             with Image.open(path) as picture:
-                width, height = picture.size
-                if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE:
-                    raise ImageError(
-                        f"{path}: is {width}x{height}; sides must be {MIN_SIDE} to {MAX_SIDE} "
-                        "pixels; resize it first"
-                    )
+                _check_size(path, *picture.size)
                 picture.load()
-                upright = ImageOps.exif_transpose(picture)
-                return _flattened(_eight_bit(upright))
+                picture = _upright(picture)
+                return _opaque(_eight_bit(picture), background).convert(mode)
     except ImageError:
         raise
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path}: is a folder, not a picture; name a file") from None
     except PermissionError:
         raise ImageError(f"{path}: no permission to read it; change its rights") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         raise ImageError(
-            f"{path}: too many pixels; sides must be {MIN_SIDE} to {MAX_SIDE}; resize it first"
+            f"{path}: has too many pixels; sides must be {MIN_SIDE} to {MAX_SIDE}; resize it first"
         ) from None
     except Exception as error:
         # Pillow's plugins raise what the damage suggests: OSError, SyntaxError, struct.error, ...
-        empty = Path(path).is_file() and Path(path).stat().st_size == 0
-        reason = "the file is empty" if empty else " ".join(str(error).split())[:120]
         raise ImageError(
-            f"{path}: not a picture that can be read ({reason}); check or convert it to PNG"
+            f"{path}: not a picture that can be read ({_reason(path, error)}); "
+            "replace it, or convert it to PNG"
         ) from None
 
 
+def _reason(path: Path, error: Exception) -> str:
+    if path.is_file() and path.stat().st_size == 0:
+        return "the file is empty"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "its content is no known picture format"
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _need_jpeg_xl(path: Path) -> None:
+    try:
+        import pillow_jxl  # noqa: F401  registers the format with Pillow
+    except ImportError:
+        raise ImageError(
+            f"{path}: JPEG XL needs a plugin; pip install pillow-jxl-plugin, or convert it to PNG"
+        ) from None
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"{path}: is {width}x{height}; sides must be {MIN_SIDE} to {MAX_SIDE} pixels; "
+            "resize it first"
+        )
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    # Damaged EXIF data raises many things, and is no reason to refuse whole pixels.
+    with contextlib.suppress(Exception):
+        return ImageOps.exif_transpose(picture)
+    return picture
+
+
 def _eight_bit(picture: Image.Image) -> Image.Image:
-    if picture.mode not in _SIXTEEN_BIT:
+    """Scaled, where Pillow's own conversion would clip."""
+    if picture.mode not in _DEEP_MODES:
         return picture
-    values = np.asarray(picture).astype(np.float64)
-    if picture.mode == "F":
-        # Floats have no agreed white: 0..1 where they fit in it, else 0..255.
-        scaled = values * 255 if values.max(initial=0) <= 1 else values
-    else:
-        # 16 bits; Pillow gives some of them as 32-bit integers.
-        scaled = values / 257
-    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+    values = np.nan_to_num(np.asarray(picture).astype(np.float64))
+    whites = _WHITE_OF_FLOATS if picture.mode == "F" else _WHITE_OF_INTEGERS
+    white = next((level for level in whites if values.max() <= level), whites[-1])
+    grey = np.clip(np.rint(values * (255 / white)), 0, 255).astype(np.uint8)
+    transparent = picture.info.get("transparency")
+    if not isinstance(transparent, int):
+        return Image.fromarray(grey)
+    alpha = np.where(values == transparent, 0, 255).astype(np.uint8)
+    return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha)))
 
 
-def _flattened(picture: Image.Image) -> Image.Image:
-    """Without alpha or palette, in mode L or RGB."""
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+def _opaque(picture: Image.Image, background: str) -> Image.Image:
+    """Without alpha or palette."""
+    if picture.has_transparency_data:
         layer = picture.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, background), layer)
+    return picture if picture.mode == "L" else picture.convert("RGB")

@@ -73,7 +73,7 @@ class EntropyParameters(NamedTuple):
 class HyperSynthesis(nn.Module):
     """h_s: hyper-latents to means and table indexes, exact in evaluation.
 
-        z_hat (B, N, h/4, w/4) integers -> conv, x2 -> relu -> conv, x2 -> relu -> conv -> means, s
+    z_hat (B, N, h/4, w/4) integers -> conv, x2 -> relu -> conv, x2 -> relu -> conv -> means, s
     """
 
     def __init__(self, N: int, M: int) -> None:

@@ -1,8 +1,4 @@
-"""Sketchers: photographs to soft edge maps.
-
-One interface, two extractors: ``bundled``, which ships, and ``hed``, the detector that the public
-ControlNets were trained with. Only a sender needs one.
-"""
+"""Edge extractors behind one interface, and maps of whole folders."""
 
 from __future__ import annotations
 
@@ -18,37 +14,46 @@ __all__ = ["ExtractionReport", "Sketcher", "extract_folder", "load_sketcher"]
 
 
 class Sketcher(Protocol):
-    """A soft edge detector.
+    """Photograph in, soft edge map out.
 
     Attributes:
-        name: identifies extractor and weights; part of the cache's key.
+        name: the kind and a fingerprint of its weights; usable as a folder's name.
     """
 
     name: str
 
     def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB -> (H, W) uint8, 255 a sure edge."""
+        """Edge strength of each pixel.
+
+        Args:
+            rgb: (H, W, 3) uint8.
+
+        Returns:
+            (H, W) uint8; 255 is a sure edge.
+        """
         ...
 
 
 def load_sketcher(spec: str, device: str = "cpu") -> Sketcher:
-    """A sketcher by its specification.
+    """The sketcher that a specification names.
 
     Args:
-        spec: "bundled", "hed" (hub id lllyasviel/Annotators), "hed:FOLDER" or "hed:HUB_ID".
-        device: where to run it.
+        spec: ``bundled`` (ships with picsnet), ``hed`` (controlnet_aux's detector from the hub),
+            or ``hed:FOLDER`` or ``hed:HUB_ID`` (the same from elsewhere).
+        device: where it runs, as torch names it.
 
     Raises:
-        UsageError: no such sketcher.
+        UsageError: there is no such sketcher.
         SketcherError: its weights cannot be had.
     """
-    kind, _, place = spec.partition(":")
-    if kind == "bundled" and not place:
+    kind, separator, source = spec.partition(":")
+    # The imports bring torch, and for HED much more: only what is asked for.
+    if spec == "bundled":
         from picsnet.sketch.bundled import BundledSketcher
 
         return BundledSketcher(device)
-    if kind == "hed":
-        from picsnet.sketch.hed import HED_REPOSITORY, HedSketcher
+    if kind == "hed" and bool(separator) == bool(source):
+        from picsnet.sketch.hed import DEFAULT_SOURCE, HedSketcher
 
-        return HedSketcher(place or HED_REPOSITORY, device)
-    raise UsageError(f"no sketcher {spec!r}; use bundled, hed, hed:FOLDER or hed:HUB_ID")
+        return HedSketcher(source or DEFAULT_SOURCE, device)
+    raise UsageError(f"no sketcher is called {spec!r}; use bundled, hed, hed:FOLDER or hed:HUB_ID")

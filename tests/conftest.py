@@ -1,0 +1,40 @@
+"""What tests share: small maps, and a miniature model exported to a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Small networks on contended cores are many times slower with more."""
+    torch.set_num_threads(1)
+
+
+def drawn_map(height: int, width: int, seed: int, lines: int = 12) -> NDArray[np.uint8]:
+    """Soft strokes on black, like an edge map."""
+    rng = np.random.default_rng(seed)
+    picture = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(lines):
+        points = rng.integers(0, [width, height], size=(3, 2))
+        draw.line([tuple(p) for p in points.tolist()], fill=int(rng.integers(90, 255)), width=3)
+    return np.asarray(picture.filter(ImageFilter.GaussianBlur(1.2)))
+
+
+@pytest.fixture(scope="session")
+def maps_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve drawn maps."""
+    folder = tmp_path_factory.mktemp("maps")
+    for seed in range(12):
+        Image.fromarray(drawn_map(200, 280, seed)).save(folder / f"map{seed:02d}.png")
+    return folder

@@ -1,0 +1,123 @@
+"""Maps to files and back with a shipped model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from picsnet.metrics import map_ms_ssim
+
+from picsnet.bitstream import layer_bytes, read
+from picsnet.checkpoints import load_model, shipped_models
+from picsnet.codec import SketchCodec, stream_bits
+from picsnet.errors import BitstreamError, FingerprintError
+from picsnet.ntc.hyperprior import Symbols
+from tests.conftest import drawn_map
+
+
+@pytest.fixture(scope="module")
+def codec() -> SketchCodec:
+    return SketchCodec(load_model("sketch_ntc_lambda0.5"))
+
+
+def test_shipped_models_are_four_by_rising_lambda() -> None:
+    assert shipped_models() == [f"sketch_ntc_lambda{x}" for x in ("0.25", "0.5", "1.0", "2.0")]
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 200), (321, 481), (17, 33), (64, 64), (250, 16)])
+def test_any_size_round_trips(codec: SketchCodec, size: tuple[int, int]) -> None:
+    sketch = drawn_map(*size, seed=3)
+    data = codec.encode_map(sketch)
+    file = read(data)
+    assert (file.height, file.width) == size
+    decoded = codec.decode_map(data)
+    assert decoded.shape == size and decoded.dtype == np.uint8
+
+
+def test_decoded_map_resembles_the_original(codec: SketchCodec) -> None:
+    sketch = drawn_map(384, 384, seed=9)
+    other = drawn_map(384, 384, seed=10)
+    decoded = codec.decode_map(codec.encode_map(sketch))
+    assert map_ms_ssim(sketch, decoded) > map_ms_ssim(other, decoded) + 0.2
+
+
+def test_higher_lambda_spends_more_and_keeps_more() -> None:
+    sketches = [drawn_map(256, 256, seed) for seed in range(6)]
+    rates, qualities = [], []
+    for name in shipped_models():
+        codec = SketchCodec(load_model(name))
+        files = [codec.encode_map(sketch) for sketch in sketches]
+        rates.append(sum(map(len, files)))
+        qualities.append(
+            np.mean(
+                [map_ms_ssim(s, codec.decode_map(f)) for s, f in zip(sketches, files, strict=True)]
+            )
+        )
+    assert rates == sorted(rates)
+    assert qualities == sorted(qualities)
+
+
+def test_black_map_costs_the_container_only(codec: SketchCodec) -> None:
+    data = codec.encode_map(np.zeros((512, 768), np.uint8))
+    assert len(data) <= 11
+    assert not codec.decode_map(data).any()
+
+
+def test_nearly_black_map_is_cheap(codec: SketchCodec) -> None:
+    sketch = np.zeros((512, 768), np.uint8)
+    sketch[200:203, 100:130] = 120
+    assert len(codec.encode_map(sketch)) < 60
+
+
+def test_container_overhead_is_small(codec: SketchCodec) -> None:
+    parts = layer_bytes(codec.encode_map(drawn_map(300, 400, 1)))
+    assert sum(parts.values()) - parts["sketch"] <= 11
+
+
+def test_stream_is_as_long_as_the_model_says(codec: SketchCodec) -> None:
+    sketch = drawn_map(300, 400, 1)
+    symbols = codec.analyse([sketch])
+    ideal = stream_bits(Symbols(*(part[0] for part in symbols)), codec.model) / 8
+    actual = len(codec.encode_streams([sketch])[0])
+    assert ideal - 1 < actual <= ideal + 1.5
+
+
+def test_batches_decode_as_single_maps_do(codec: SketchCodec) -> None:
+    sketches = [drawn_map(96, 128, seed) for seed in range(5)]
+    for sketch, data in zip(sketches, codec.encode_maps(sketches), strict=True):
+        # Symbols may differ by the sender's rounding; what was sent decodes to a like map.
+        alone = codec.decode_map(codec.encode_map(sketch)).astype(int)
+        assert np.abs(codec.decode_map(data) - alone).mean() < 1
+
+
+def test_another_model_refuses_the_file(codec: SketchCodec) -> None:
+    data = codec.encode_map(drawn_map(64, 64, 0))
+    with pytest.raises(FingerprintError, match="--ckpt"):
+        SketchCodec(load_model("sketch_ntc_lambda1.0")).decode_map(data)
+
+
+@settings(max_examples=60, deadline=None)
+@given(flip=st.integers(0, 10**6), cut=st.integers(0, 10**6), junk=st.binary(max_size=40))
+def test_damaged_files_end_in_a_picsnet_error(
+    codec: SketchCodec, flip: int, cut: int, junk: bytes
+) -> None:
+    data = codec.encode_map(drawn_map(64, 80, 2))
+    damaged = bytearray(data)
+    damaged[flip // 8 % len(data)] ^= 1 << flip % 8
+    with pytest.raises(BitstreamError):
+        codec.decode_map(bytes(damaged))
+    with pytest.raises(BitstreamError):
+        codec.decode_map(data[: cut % len(data)])
+    with pytest.raises(BitstreamError):
+        codec.decode_map(junk)
+
+
+@settings(max_examples=40, deadline=None)
+@given(stream=st.binary(min_size=1, max_size=200))
+def test_any_payload_behind_a_valid_checksum_is_safe(codec: SketchCodec, stream: bytes) -> None:
+    try:
+        decoded = codec.decode_stream(stream, 40, 56)
+    except BitstreamError:
+        return
+    assert decoded.shape == (40, 56)

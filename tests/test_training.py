@@ -1,0 +1,290 @@
+"""Training through its public door: resumes exactly, stops cleanly, spreads over processes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from picsnet.checkpoints import load_model
+from picsnet.codec import SketchCodec
+from picsnet.losses import RateDistortionLoss
+from picsnet.ntc import build
+from picsnet.ntc.base import NTCOutput
+from tests.conftest import REPOSITORY, drawn_map
+
+MINIATURE = [
+    "model.options={widths: [8, 8, 8], M: 6, N: 4}",
+    "distortion=mse",
+    "lmbda=0.002",
+    "data.crop=64",
+    "data.batch_size=2",
+    "data.val_count=2",
+    "data.workers=0",
+    "logging.wandb=disabled",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+]
+
+
+def command(maps: Path, output: Path, *overrides: str) -> list[str]:
+    return [
+        sys.executable,
+        "train.py",
+        "--config",
+        "sketch_ntc_lambda0.5.yaml",
+        f"data.maps=[{maps}]",
+        f"output={output}",
+        *MINIATURE,
+        *overrides,
+    ]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def train(maps: Path, output: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(maps, output, *overrides),
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def last(output: Path) -> Path:
+    return output / "sketch_ntc_lambda0.5" / "checkpoints" / "last.ckpt"
+
+
+def saved(path: Path) -> dict[str, Tensor]:
+    checkpoint = torch.load(path, weights_only=True)
+    state: dict[str, Tensor] = dict(checkpoint["state_dict"])
+    for number, optimizer in enumerate(checkpoint["optimizer_states"]):
+        for index, values in optimizer["state"].items():
+            state |= {f"optimizer{number}.{index}.{k}": v for k, v in values.items()}
+    state["batches_seen"] = torch.tensor(checkpoint["batches_seen"])
+    return state
+
+
+STEPS = ("trainer.max_steps=300", "trainer.checkpoint_every=10", "trainer.val_every=120")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(maps_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("whole")
+    result = train(maps_folder, output, *STEPS)
+    assert result.returncode == 0, result.stderr
+    return last(output)
+
+
+@pytest.mark.timeout(400)
+def test_killed_at_five_points_training_ends_with_the_same_bits(
+    maps_folder: Path, tmp_path: Path, uninterrupted: Path
+) -> None:
+    checkpoint = last(tmp_path)
+    rng = np.random.default_rng(7)
+    seen = []
+    for _ in range(5):
+        process = subprocess.Popen(
+            command(maps_folder, tmp_path, *STEPS),
+            cwd=REPOSITORY,
+            env=environment(),
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
+                break
+            time.sleep(0.005)
+        time.sleep(float(rng.uniform(0, 0.25)))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        seen.append(int(saved(checkpoint)["batches_seen"]))
+    assert seen == sorted(seen)
+    assert 0 < seen[0] < 300, "the first kill came too late to prove anything"
+    result = train(maps_folder, tmp_path, *STEPS)
+    assert result.returncode == 0, result.stderr
+    expected, resumed = saved(uninterrupted), saved(checkpoint)
+    assert expected.keys() == resumed.keys()
+    differing = [key for key in expected if not torch.equal(expected[key], resumed[key])]
+    assert not differing
+    assert int(resumed["batches_seen"]) == 300
+
+
+@pytest.mark.timeout(200)
+def test_interrupt_saves_and_says_so(maps_folder: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(
+            maps_folder, tmp_path, "trainer.max_steps=100000", "trainer.checkpoint_every=100000"
+        ),
+        cwd=REPOSITORY,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    metrics = tmp_path / "sketch_ntc_lambda0.5" / "csv" / "version_0" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not metrics.exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert "stopped by SIGINT" in stderr
+    assert int(saved(last(tmp_path))["batches_seen"]) > 0
+    assert not list(last(tmp_path).parent.glob(".*"))
+
+
+def test_checkpoint_codes_files_as_its_export_does(uninterrupted: Path, tmp_path: Path) -> None:
+    exported = tmp_path / "model"
+    result = subprocess.run(
+        [sys.executable, "-m", "picsnet", "export", str(uninterrupted), "-o", str(exported)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    sketch = drawn_map(90, 130, 1)
+    data = SketchCodec(load_model(uninterrupted)).encode_map(sketch)
+    codec = SketchCodec(load_model(exported))
+    assert codec.encode_map(sketch) == data
+    assert codec.decode_map(data).shape == (90, 130)
+
+
+def test_everything_that_was_promised_is_logged(uninterrupted: Path) -> None:
+    folder = uninterrupted.parent.parent
+    with open(folder / "csv" / "version_0" / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    logged = {key for row in rows for key, value in row.items() if value}
+    assert {
+        "train/bpp_y",
+        "train/bpp_z",
+        "train/distortion",
+        "train/loss",
+        "train/aux_loss",
+        "train/crops_per_second",
+        "val/coded_bpp",
+        "val/loss",
+    } <= logged
+    assert (folder / "panel.png").stat().st_size > 0
+    assert "revision" in (folder / "environment.json").read_text()
+
+
+def test_training_lowers_the_loss(uninterrupted: Path) -> None:
+    with open(uninterrupted.parent.parent / "csv" / "version_0" / "metrics.csv") as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:2])
+
+
+@pytest.mark.timeout(200)
+def test_two_processes_stay_one_network(maps_folder: Path, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.ddp_worker", str(maps_folder), str(tmp_path)],
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    first = torch.load(tmp_path / "rank0.pt", weights_only=True)
+    second = torch.load(tmp_path / "rank1.pt", weights_only=True)
+    start = torch.load(tmp_path / "start0.pt", weights_only=True)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    quantiles = "network.entropy_bottleneck.quantiles"
+    assert not torch.equal(first[quantiles], start[quantiles])
+    moved = [
+        k for k in first if first[k].is_floating_point() and not torch.equal(first[k], start[k])
+    ]
+    assert "network.h_s.conv1.weight" in moved and "ema.module.g_s.0.weight" in moved
+    batches = [
+        set(map(tuple, torch.load(tmp_path / f"batches{rank}.pt", weights_only=True).tolist()))
+        for rank in (0, 1)
+    ]
+    assert not batches[0] & batches[1], "both processes trained on the same crops"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "not a checkpoint"), (b"text\n" * 50, "not a checkpoint")],
+)
+def test_resuming_from_rubbish_is_one_line(
+    maps_folder: Path, tmp_path: Path, content: bytes, message: str
+) -> None:
+    rubbish = tmp_path / "bad.ckpt"
+    rubbish.write_bytes(content)
+    result = train(maps_folder, tmp_path / "out", f"resume={rubbish}")
+    assert result.returncode == 1
+    assert (
+        result.stderr.strip().splitlines()[-1].startswith(f"picsnet: error: {rubbish}: {message}")
+    )
+    assert "Traceback" not in result.stderr
+
+
+def test_resuming_with_another_network_is_one_line(
+    maps_folder: Path, tmp_path: Path, uninterrupted: Path
+) -> None:
+    result = train(
+        maps_folder,
+        tmp_path,
+        f"resume={uninterrupted}",
+        "model.options={widths: [8, 8, 8], M: 8, N: 4}",
+    )
+    assert result.returncode == 1
+    assert "holds another network" in result.stderr.strip().splitlines()[-1]
+
+
+def test_loss_is_lambda_distortion_plus_rate() -> None:
+    x = torch.rand(2, 1, 192, 192)
+    x_hat = (x + 0.1).clamp(0, 1)
+    likelihoods = {"y": torch.full((2, 3, 4, 4), 0.5), "z": torch.full((2, 8), 0.25)}
+    result = RateDistortionLoss(3.0, "mse")(NTCOutput(x_hat, likelihoods), x)
+    bpp = (2 * 48 * 1 + 16 * 2) / (2 * 192 * 192)
+    assert result.bpp.item() == pytest.approx(bpp)
+    expected = 255**2 * torch.mean((x_hat - x) ** 2).item()
+    assert result.distortion.item() == pytest.approx(expected, rel=1e-5)
+    assert result.loss.item() == pytest.approx(3 * expected + bpp, rel=1e-5)
+    same = RateDistortionLoss(3.0, "ms-ssim")(NTCOutput(x, likelihoods), x)
+    assert same.distortion.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_warm_up_lets_a_black_output_learn() -> None:
+    """MS-SSIM alone gives a black output of a sketch nearly no gradient; the warm-up does."""
+    x = torch.from_numpy(drawn_map(256, 256, 4)).float()[None, None] / 255
+    gradients = {}
+    for step in (0, None):
+        x_hat = torch.zeros_like(x, requires_grad=True)
+        output = NTCOutput(x_hat, {"y": torch.ones(1)})
+        RateDistortionLoss(0.5, "ms-ssim", warmup=10)(output, x, step=step).loss.backward()
+        assert x_hat.grad is not None
+        gradients[step] = x_hat.grad[x > 0.5].abs().mean().item()
+    assert gradients[0] > 0
+    assert gradients[0] > gradients[None]
+
+
+@pytest.mark.parametrize("name", ["picsnet-hyperprior", "cheng2020-attn-sketch"])
+def test_each_architecture_trains_a_step(name: str) -> None:
+    options = {"widths": [8, 8, 8], "M": 6, "N": 4} if name == "picsnet-hyperprior" else {"N": 8}
+    network = build(name, options)
+    x = torch.rand(1, 1, 64, 64)
+    output = network(x)
+    assert output.x_hat.shape == x.shape
+    result = RateDistortionLoss(0.01, "mse")(output, x)
+    (result.loss + network.aux_loss()).backward()  # type: ignore[operator]
+    missing = [n for n, p in network.named_parameters() if p.grad is None]
+    assert not missing, "DDP needs a gradient for every parameter"
