@@ -11,9 +11,9 @@ allowed, so the number of pairs counts first and short pairs second. Here the nu
 the maximum too, exactly, but short pairs are only preferred: nearest pairs are taken first, then a
 maximum flow adds the pairs that are still possible. What is matched stays matched, and what
 counts is which pixels are matched, not to which partner. The one figure that this can change is
-the number of predictions that match any annotator: on BSDS500 it differs from the optimal
-assignment's by at most 0.5 per cent, either way. A matching that ignores distance has it several
-per cent too high, since the annotators then share out the parallel lines of a prediction.
+the number of predictions that match any annotator. On gradient maps of three test photographs at
+four thresholds each it came within 0.5 per cent of the optimal assignment's, either way; on Canny
+edges a matching that ignores distance was off by up to 2.6 per cent.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from picsnet.errors import ImageError
 from picsnet.files import atomic_write
@@ -63,8 +63,7 @@ def _load(path: Path, background: str, mode: str) -> Image.Image:
             with Image.open(path) as picture:
                 _check_size(path, *picture.size)
                 picture.load()
-                picture = _upright(picture)
-                return _opaque(_eight_bit(picture), background).convert(mode)
+                return _opaque(_eight_bit(_upright(picture)), background).convert(mode)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -88,7 +87,7 @@ def _load(path: Path, background: str, mode: str) -> Image.Image:
 def _reason(path: Path, error: Exception) -> str:
     if path.is_file() and path.stat().st_size == 0:
         return "the file is empty"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "its content is no known picture format"
     return " ".join(str(error).split())[:120] or type(error).__name__
 

@@ -50,7 +50,9 @@ class IntegerEntropyBottleneck(EntropyBottleneck):
     """compressai's factorised prior, with hyper-latents on the integers.
 
     Its quantisation offsets (medians) are fixed at zero, so that what the hyper-synthesis reads is
-    an integer; the learned quantiles still bound the tables.
+    an integer. The quantiles are still learned, as compressai learns them, but coding tables are
+    cut where the prior's own mass ends (`picsnet.ntc.tables`), so a short training need not wait
+    for them.
     """
 
     def _get_medians(self) -> Tensor:

@@ -24,7 +24,7 @@ from picsnet.ntc.hyperprior import (
 )
 
 TAIL = 2.0**-26
-"""Mass beyond a table's ends, folded into its last symbols; a senders clips what lies further."""
+"""Mass beyond a table's ends, folded into its last symbols; a sender clips what lies further."""
 
 
 class CodingTables(NamedTuple):

@@ -71,8 +71,7 @@ class HedSketcher:
         part = rgb[start : bottom + MARGIN]
         height, width = part.shape[:2]
         pixels = np.pad(part, ((0, -height % MULTIPLE), (0, -width % MULTIPLE), (0, 0)), "edge")
-        map_ = self._whole(pixels)
-        return map_[top - start : bottom - start, :width]
+        return self._whole(pixels)[top - start : bottom - start, :width]
 
     @torch.inference_mode()
     def _whole(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -86,7 +85,8 @@ class HedSketcher:
         mean = np.mean(np.stack(sides, axis=2), axis=2).astype(np.float64)
         with np.errstate(over="ignore"):
             strength = 1 / (1 + np.exp(-mean))
-        return (strength * 255).clip(0, 255).astype(np.uint8)
+        map_: NDArray[np.uint8] = (strength * 255).clip(0, 255).astype(np.uint8)
+        return map_
 
 
 def _find_weights(source: str) -> Path:

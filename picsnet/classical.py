@@ -1,0 +1,249 @@
+"""Classical picture codecs for grey maps, through Pillow, as baselines at ultra-low rates.
+
+    map -> antialiased downscale -> codec -> bytes -> codec -> Lanczos upscale -> map
+
+Everything is coded as one grey channel where the format has one (WebP has none; its empty chroma
+costs next to nothing), without metadata, and with the encoder settings that gave the most MS-SSIM
+for the bytes. Rates are of whole files, containers included. The containers matter here: an AVIF
+file has about 270 bytes around its coded picture, so `container_bytes` tells them apart.
+
+A downscaled file begins with 4 bytes, the original width and height (big-endian 16-bit), since no
+codec here stores the size to show a picture at. They count as rate.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from picsnet.errors import DataError, UsageError
+
+Map = NDArray[np.uint8]
+
+CODECS = ("AVIF", "JPEG", "JPEG2000", "JXL", "WEBP")
+"""Codecs by Pillow's names."""
+
+DOWNSCALES = (1, 2, 4, 8)
+
+_SIZE = struct.Struct(">HH")
+
+# Qualities by downscale, of which each codec's best points on maps of 768x512 run from its lowest
+# rate to about 0.1 bits per pixel. JPEG 2000 is told a rate instead, bits per original pixel.
+_J2K_RATES = (0.003, 0.004, 0.006, 0.009, 0.0125, 0.018, 0.027, 0.04, 0.06, 0.09)
+_GRID: Mapping[str, Mapping[int, Sequence[float]]] = {
+    "AVIF": {1: (0, 5, 15), 2: (0, 2, 5, 15), 4: (0, 2, 5, 10, 20), 8: (0, 2, 5, 10, 20, 40)},
+    "JPEG": {1: (1, 4), 2: (1, 4, 8), 4: (1, 4, 8, 15), 8: (1, 4, 8, 15, 30)},
+    "JPEG2000": {1: _J2K_RATES[2:], 2: _J2K_RATES, 4: _J2K_RATES, 8: _J2K_RATES[:7]},
+    "JXL": {1: (0, 15), 2: (0, 15, 30), 4: (0, 10, 20, 30, 50), 8: (0, 10, 20, 30, 50, 70)},
+    "WEBP": {1: (0, 2), 2: (0, 1, 2, 5), 4: (0, 1, 2, 5, 10), 8: (0, 1, 2, 5, 10, 25)},
+}
+
+
+@dataclass(frozen=True)
+class ClassicalPoint:
+    """One codec at one setting.
+
+    Attributes:
+        codec: one of CODECS.
+        quality: 0..100 as Pillow takes it; for JPEG2000 the rate to aim at, bits per original
+            pixel.
+        downscale: both sides are coded at 1 / downscale.
+    """
+
+    codec: str
+    quality: float
+    downscale: int = 1
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise ValueError(f"unknown codec {self.codec!r}")
+        if self.downscale not in DOWNSCALES:
+            raise ValueError(f"downscale {self.downscale} is not one of {DOWNSCALES}")
+
+    @property
+    def name(self) -> str:
+        """E.g. ``AVIF q5 /4``."""
+        scale = f" /{self.downscale}" if self.downscale > 1 else ""
+        return f"{self.codec} q{self.quality:g}{scale}"
+
+    def encode(self, sketch: Map) -> bytes:
+        """The bytes that stand for a map.
+
+        Args:
+            sketch: (H, W) uint8, sides up to 65535.
+
+        Raises:
+            UsageError: Pillow lacks the codec.
+        """
+        _register()
+        if self.codec not in Image.SAVE:
+            raise UsageError(f"{self.codec}: {why_missing(self.codec)}")
+        height, width = sketch.shape
+        picture = Image.fromarray(sketch)
+        head = b""
+        if self.downscale > 1:
+            head = _SIZE.pack(width, height)
+            small = (-(-width // self.downscale), -(-height // self.downscale))
+            picture = picture.resize(small, Image.Resampling.LANCZOS)
+        return head + _ENCODERS[self.codec](picture, self)
+
+    def decode(self, data: bytes) -> Map:
+        """The map that the bytes stand for, (H, W) uint8 of the original's size.
+
+        Nothing but the bytes and the format (which codec, downscaled or not) is used.
+
+        Raises:
+            DataError: the bytes are not such a file.
+        """
+        _register()
+        try:
+            size, coded = None, data
+            if self.downscale > 1:
+                size, coded = _SIZE.unpack_from(data), data[_SIZE.size :]
+            picture = Image.open(BytesIO(coded), formats=[self.codec]).convert("L")
+            if size is not None:
+                picture = picture.resize(size, Image.Resampling.LANCZOS)
+        except (OSError, ValueError, SyntaxError, struct.error) as error:
+            raise DataError(
+                f"{self.name}: the bytes cannot be decoded ({error}); encode the map again"
+            ) from None
+        return np.asarray(picture)
+
+    def container_bytes(self, data: bytes) -> int:
+        """Bytes of a file that are wrapping only: boxes of AVIF, RIFF of WebP.
+
+        What is left would do in a format that stores the coded picture bare, as JPEG, JPEG XL and
+        JPEG 2000 files here do already. The size of a downscaled map is not wrapping.
+        """
+        body = len(data) - (_SIZE.size if self.downscale > 1 else 0)
+        if self.codec == "WEBP":
+            return 20  # "RIFF", length, "WEBP", "VP8 ", length
+        if self.codec == "AVIF":
+            # The coded picture is the last box, mdat, after 8 bytes of length and name.
+            return data.index(b"mdat") + 4 - (len(data) - body)
+        return 0
+
+
+def grid(codecs: Sequence[str] = CODECS) -> list[ClassicalPoint]:
+    """Points that cover ultra-low rates on maps of about 768x512, codec by codec."""
+    return [
+        ClassicalPoint(codec, quality, downscale)
+        for codec in codecs
+        for downscale, qualities in _GRID[codec].items()
+        for quality in qualities
+    ]
+
+
+def available_codecs() -> list[str]:
+    """Those of CODECS that this Pillow can write and read."""
+    return [codec for codec in CODECS if why_missing(codec) is None]
+
+
+def why_missing(codec: str) -> str | None:
+    """Why a codec cannot be used, with the way to mend it; None if it can.
+
+    A small map is coded and decoded, since a Pillow may know a format but not its encoder.
+    """
+    _register()
+    if codec not in Image.SAVE:
+        package = "pillow-jxl-plugin" if codec == "JXL" else "a Pillow built with it"
+        return f"this Pillow cannot write it; install {package}"
+    probe = ClassicalPoint(codec, _GRID[codec][1][0])
+    try:
+        probe.decode(probe.encode(np.zeros((32, 32), dtype=np.uint8)))
+    except (OSError, ValueError, RuntimeError, DataError) as error:
+        return f"this Pillow fails to code with it ({error}); install another build"
+    return None
+
+
+def _register() -> None:
+    Image.init()
+    try:
+        import pillow_jxl  # noqa: F401  its import adds the format to Pillow
+    except ImportError:
+        pass
+
+
+def _save(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _avif(picture: Image.Image, point: ClassicalPoint) -> bytes:
+    # Tuned for SSIM, libaom reaches lower rates than with its default tuning for people's eyes.
+    return _save(
+        picture,
+        "AVIF",
+        quality=int(point.quality),
+        subsampling="4:0:0",
+        speed=4,
+        codec="aom",
+        max_threads=1,
+        advanced={"tune": "ssim"},
+    )
+
+
+def _jpeg(picture: Image.Image, point: ClassicalPoint) -> bytes:
+    quality = int(point.quality)
+    files = (
+        _save(picture, "JPEG", quality=quality, optimize=True, progressive=progressive)
+        for progressive in (False, True)
+    )
+    return min(files, key=len)
+
+
+def _jpeg2000(picture: Image.Image, point: ClassicalPoint) -> bytes:
+    """The best by squared error of several depths of wavelet decomposition.
+
+    At these rates the depth matters much, and the best one varies with map and rate. The bare
+    codestream is smaller than .jp2, and its comment (OpenJPEG's own name) is cut out.
+    """
+    target = np.asarray(picture).astype(np.float32)
+    ratio = 8 / (point.quality * point.downscale**2)
+    best, best_error = b"", np.inf
+    for depth in (4, 5, 6):
+        data = _save(
+            picture,
+            "JPEG2000",
+            quality_mode="rates",
+            quality_layers=[ratio],
+            num_resolutions=max(1, depth - point.downscale.bit_length() + 1),
+            irreversible=True,
+            no_jp2=True,
+        )
+        data = _without_comment(data)
+        decoded = np.asarray(Image.open(BytesIO(data)).convert("L")).astype(np.float32)
+        error = float(np.mean((decoded - target) ** 2))
+        if error < best_error:
+            best, best_error = data, error
+    return best
+
+
+def _without_comment(codestream: bytes) -> bytes:
+    """A JPEG 2000 codestream less the comment segments (COM, FF64) of its main header."""
+    kept, at = codestream[:2], 2
+    while codestream[at : at + 2] != b"\xff\x90":  # SOT: the first tile ends the header
+        end = at + 2 + int.from_bytes(codestream[at + 2 : at + 4], "big")
+        if codestream[at : at + 2] != b"\xff\x64":
+            kept += codestream[at:end]
+        at = end
+    return kept + codestream[at:]
+
+
+def _jxl(picture: Image.Image, point: ClassicalPoint) -> bytes:
+    return _save(picture, "JXL", quality=int(point.quality), effort=9, num_threads=1)
+
+
+def _webp(picture: Image.Image, point: ClassicalPoint) -> bytes:
+    return _save(picture, "WEBP", quality=int(point.quality), method=6)
+
+
+_ENCODERS = {"AVIF": _avif, "JPEG": _jpeg, "JPEG2000": _jpeg2000, "JXL": _jxl, "WEBP": _webp}

@@ -1,0 +1,97 @@
+"""Configurations: every shipped one loads, every mistake is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from picsnet.config import EdgeRunConfig, NTCRunConfig, load_config, to_dict
+from picsnet.errors import ConfigError
+from picsnet.ntc import build
+from tests.conftest import REPOSITORY
+
+SHIPPED = sorted((REPOSITORY / "configs").glob("*.yaml"))
+DATA = "data.maps=[somewhere]"
+
+
+@pytest.fixture(autouse=True)
+def _in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+
+
+@pytest.mark.parametrize("path", [p for p in SHIPPED if "lambda" in p.name], ids=lambda p: p.stem)
+def test_every_sketch_configuration_loads_and_builds(path: Path) -> None:
+    config = load_config(str(path), [DATA])
+    assert isinstance(config, NTCRunConfig)
+    assert f"lambda{config.lmbda}" in path.stem == config.name
+    if config.model.architecture != "cheng2020-attn-sketch":
+        build(config.model.architecture, config.model.options)
+
+
+def test_the_edge_configuration_loads_by_name() -> None:
+    assert isinstance(load_config("edge_bsds500"), EdgeRunConfig)
+    assert isinstance(load_config("edge_bsds500.yaml"), EdgeRunConfig)
+
+
+def test_children_win_over_parents_and_overrides_over_both() -> None:
+    config = load_config("sketch_ntc_lambda2.0.yaml", [DATA, "optim.lr=5e-5"])
+    assert isinstance(config, NTCRunConfig)
+    assert (config.lmbda, config.optim.lr) == (2.0, 5e-5)
+    assert to_dict(config)["lmbda"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["optm.lr=1"], ["unknown key optm", "nearest known: optim"]),
+        (["optim.learning=1"], ["unknown key optim.learning"]),
+        (["data.batchsize=1"], ["nearest known: data.batch_size"]),
+        (["optim.lr=fast"], ["optim.lr"]),
+        (["optim=3"], ["optim must be a mapping"]),
+        (["lmbda=-1", "data.crop=100"], ["lmbda is -1", "data.crop is 100"]),
+        (["data.crop=128"], ["five scales"]),
+        (["distortion=psnr"], ["ms-ssim, mse"]),
+        (["data.photos=[a]"], ["one of the two"]),
+        (["lr"], ["key=value"]),
+    ],
+)
+def test_mistakes_are_named_all_at_once(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("sketch_ntc_lambda0.5.yaml", [DATA, *overrides])
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_lambda_is_required_never_defaulted() -> None:
+    with pytest.raises(ConfigError, match="lmbda"):
+        load_config("sketch_ntc.yaml", [DATA, "name=x"])
+
+
+def test_no_pictures_is_a_mistake_with_its_mend() -> None:
+    with pytest.raises(ConfigError, match=r"photos=\[FOLDER\]"):
+        load_config("sketch_ntc_lambda0.5.yaml")
+
+
+def test_unknown_names_point_to_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean sketch_ntc_lambda0\.5\.yaml"):
+        load_config("sketch_ntc_lamda0.5.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "not valid YAML"),
+        ("- a\n- b", "mapping"),
+        ("task: dance\nname: x", "task"),
+        ("inherits: nothing.yaml", "which is not at"),
+        ("inherits: loop.yaml", "inherits from itself"),
+    ],
+)
+def test_bad_files_are_named(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "loop.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_config(str(path))
+    assert str(path) in str(caught.value)

@@ -1,0 +1,89 @@
+"""Inputs are found, outputs appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from picsnet.errors import DataError, OutputError, UsageError
+from picsnet.files import atomic_write, expand_inputs, read_file
+
+SUFFIXES = frozenset({".png"})
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    return path
+
+
+def test_folders_keep_their_layout_and_order(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "a.png", "b/1.png", "b/notes.txt", ".hidden/3.png"):
+        touch(tmp_path / name)
+    found = expand_inputs([tmp_path], SUFFIXES)
+    assert [item.relative.as_posix() for item in found] == ["a.png", "b/1.png", "b/2.PNG"]
+
+
+def test_globs_files_and_repeats(tmp_path: Path) -> None:
+    one, two = touch(tmp_path / "one.png"), touch(tmp_path / "two.png")
+    found = expand_inputs([str(tmp_path / "*.png"), one], SUFFIXES)
+    assert [item.path for item in found] == [one, two]
+    assert found[1].relative == Path("two.png")
+
+
+def test_a_named_file_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
+    assert expand_inputs([touch(tmp_path / "photo.dat")], SUFFIXES)[0].relative == Path("photo.dat")
+
+
+def test_nothing_found_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere"):
+        expand_inputs([tmp_path / "nowhere"], SUFFIXES)
+    with pytest.raises(DataError, match=r"\.png"):
+        expand_inputs([tmp_path], SUFFIXES)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_file(tmp_path / "nothing")
+
+
+def test_atomic_write_replaces_at_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "file.bin"
+    for content in (b"first", b"second"):
+        with atomic_write(target) as part:
+            part.write_bytes(content)
+            assert not target.exists() or target.read_bytes() == b"first"
+        assert target.read_bytes() == content
+    assert os.listdir(target.parent) == ["file.bin"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_a_failure_leaves_what_was_there(tmp_path: Path, error: BaseException) -> None:
+    target = touch(tmp_path / "file.bin")
+    with pytest.raises(type(error)), atomic_write(target) as part:
+        part.write_bytes(b"half")
+        raise error
+    assert target.read_bytes() == b"x"
+    assert os.listdir(tmp_path) == ["file.bin"]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "no space left"), (errno.EACCES, "no permission"), (errno.EIO, "cannot be")],
+)
+def test_what_stops_a_write_is_told_in_a_line(tmp_path: Path, number: int, words: str) -> None:
+    target = tmp_path / "file.bin"
+    with pytest.raises(OutputError, match=words) as caught, atomic_write(target) as part:
+        part.write_bytes(b"half")
+        raise OSError(number, os.strerror(number))
+    assert str(target) in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_something_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="in the way"), atomic_write(tmp_path / "folder") as part:
+        part.write_bytes(b"x")
+    touch(tmp_path / "file")
+    with pytest.raises(OutputError, match="in the way"), atomic_write(tmp_path / "file" / "x"):
+        pass
