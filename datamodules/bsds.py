@@ -100,11 +100,11 @@ def augment(
     centre = rng.uniform(low, high)
     matrix = np.column_stack([linear, how.crop / 2 - linear @ centre])
     size = (how.crop, how.crop)
-    image = cv2.warpAffine(
+    image: NDArray[np.uint8] = cv2.warpAffine(  # type: ignore[assignment]
         item.image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
     )
     agreement = cv2.warpAffine(
-        item.agreement, matrix, size, flags=cv2.INTER_LINEAR, borderValue=-10.0
+        item.agreement, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(-10.0,)
     )
     labels = np.full(size, IGNORE, dtype=np.uint8)
     labels[(agreement >= 0) & (agreement < 1e-3)] = 0
@@ -122,7 +122,8 @@ def _jitter(
     x = grey + (x - grey) * np.float32(saturation)
     x = (x - 128) * np.float32(rng.uniform(1 - strength, 1 + strength)) + 128
     x += rng.uniform(-60 * strength, 60 * strength, size=3).astype(np.float32)
-    return np.clip(x, 0, 255).astype(np.uint8)
+    jittered: NDArray[np.uint8] = np.clip(x, 0, 255).astype(np.uint8)
+    return jittered
 
 
 class BsdsCrops(Dataset[tuple[Tensor, Tensor]]):

@@ -100,7 +100,7 @@ def write(file: PicsFile) -> bytes:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where things are in a file's bytes: (layer, start of its length, start, end, checksum end)."""
+    """Where things are: for each layer (kind, start of its length, start, end, checksum's end)."""
 
     width: int
     height: int

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from picsnet import shipped
 from picsnet.entropy import FrequencyTables
 from picsnet.errors import CheckpointError
 from picsnet.files import atomic_write
@@ -28,10 +29,8 @@ from picsnet.ntc import build
 from picsnet.ntc.fixedpoint import ACTIVATION_BITS, WEIGHT_BITS, FixedPointConv2d
 from picsnet.ntc.hyperprior import SketchHyperprior
 from picsnet.ntc.tables import CodingTables, build_tables
+from picsnet.shipped import CARD, WEIGHTS
 
-SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
-WEIGHTS = "model.safetensors"
-CARD = "card.json"
 FINGERPRINT_BYTES = 3
 
 # What a receiver computes with: these tensors make the fingerprint.
@@ -65,10 +64,8 @@ class SketchModel:
 
 def shipped_models() -> list[str]:
     """Names of the sketch models that come with picsnet, by rising lambda."""
-    found = []
-    for path in SHIPPED.glob(f"sketch_ntc_*/{CARD}"):
-        found.append((float(json.loads(path.read_text())["lmbda"]), path.parent.name))
-    return [name for _, name in sorted(found)]
+    lambdas = {name: card["lmbda"] for name, card in shipped.cards().items() if "lmbda" in card}
+    return sorted(lambdas, key=lambda name: float(lambdas[name]))
 
 
 def load_model(spec: str | Path, device: str | torch.device = "cpu") -> SketchModel:
@@ -81,7 +78,7 @@ def load_model(spec: str | Path, device: str | torch.device = "cpu") -> SketchMo
     if path.suffix == ".ckpt":
         tensors, card = _from_lightning(path)
     else:
-        folder = path if path.is_dir() else SHIPPED / str(spec)
+        folder = path if path.is_dir() else shipped.FOLDER / str(spec)
         tensors, card = _from_export(folder, str(spec))
     return _assemble(str(spec), tensors, card, device)
 
@@ -92,9 +89,8 @@ def find_by_fingerprint(fingerprint: bytes, device: str | torch.device = "cpu") 
     Raises:
         CheckpointError: none of them is.
     """
-    for name in shipped_models():
-        card = json.loads((SHIPPED / name / CARD).read_text())
-        if card["fingerprint"] == fingerprint.hex():
+    for name, card in shipped.cards().items():
+        if "lmbda" in card and card["fingerprint"] == fingerprint.hex():
             return load_model(name, device)
     raise CheckpointError(
         f"no shipped model has the fingerprint {fingerprint.hex()}; "

@@ -40,7 +40,7 @@ _J2K_RATES = (0.003, 0.004, 0.006, 0.009, 0.0125, 0.018, 0.027, 0.04, 0.06, 0.09
 _GRID: Mapping[str, Mapping[int, Sequence[float]]] = {
     "AVIF": {1: (0, 5, 15), 2: (0, 2, 5, 15), 4: (0, 2, 5, 10, 20), 8: (0, 2, 5, 10, 20, 40)},
     "JPEG": {1: (1, 4), 2: (1, 4, 8), 4: (1, 4, 8, 15), 8: (1, 4, 8, 15, 30)},
-    "JPEG2000": {1: _J2K_RATES[2:], 2: _J2K_RATES, 4: _J2K_RATES, 8: _J2K_RATES[:7]},
+    "JPEG2000": {1: _J2K_RATES[2:], 2: _J2K_RATES, 4: _J2K_RATES, 8: _J2K_RATES[:5]},
     "JXL": {1: (0, 15), 2: (0, 15, 30), 4: (0, 10, 20, 30, 50), 8: (0, 10, 20, 30, 50, 70)},
     "WEBP": {1: (0, 2), 2: (0, 1, 2, 5), 4: (0, 1, 2, 5, 10), 8: (0, 1, 2, 5, 10, 25)},
 }
@@ -110,7 +110,7 @@ class ClassicalPoint:
             picture = Image.open(BytesIO(coded), formats=[self.codec]).convert("L")
             if size is not None:
                 picture = picture.resize(size, Image.Resampling.LANCZOS)
-        except (OSError, ValueError, SyntaxError, struct.error) as error:
+        except (OSError, ValueError, SyntaxError, RuntimeError, struct.error) as error:
             raise DataError(
                 f"{self.name}: the bytes cannot be decoded ({error}); encode the map again"
             ) from None
@@ -122,12 +122,11 @@ class ClassicalPoint:
         What is left would do in a format that stores the coded picture bare, as JPEG, JPEG XL and
         JPEG 2000 files here do already. The size of a downscaled map is not wrapping.
         """
-        body = len(data) - (_SIZE.size if self.downscale > 1 else 0)
         if self.codec == "WEBP":
             return 20  # "RIFF", length, "WEBP", "VP8 ", length
         if self.codec == "AVIF":
-            # The coded picture is the last box, mdat, after 8 bytes of length and name.
-            return data.index(b"mdat") + 4 - (len(data) - body)
+            # The coded picture is all that follows the length and name of the last box, mdat.
+            return data.index(b"mdat") + 4 - (_SIZE.size if self.downscale > 1 else 0)
         return 0
 
 

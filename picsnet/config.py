@@ -189,10 +189,11 @@ def load_config(name: str, overrides: list[str] | None = None) -> RunConfig:
                 f"override {override!r} is not of the form key=value, e.g. optim.lr=1e-4"
             )
     try:
-        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(overrides or []))
+        with_overrides = OmegaConf.merge(merged, OmegaConf.from_dotlist(overrides or []))
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"overrides {overrides}: {_first_line(error)}") from None
-    assert isinstance(merged, DictConfig)
+    assert isinstance(with_overrides, DictConfig)
+    merged = with_overrides
     task = merged.get("task")
     if task not in TASKS:
         raise ConfigError(f"{path}: task is {task!r}; it must be one of {', '.join(TASKS)}")

@@ -112,7 +112,8 @@ def _picture(folder: Path, row: dict[str, Any], seconds: dict[str, float]) -> Pi
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --quiet: #777; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem;
+  max-width: 1200px; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin: 2.5rem 0 .25rem; }
 p.figures { margin: 0 0 .75rem; color: var(--quiet); font-variant-numeric: tabular-nums; }
 p.figures strong { color: CanvasText; }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import constriction
 import numpy as np
@@ -49,7 +50,8 @@ def quantise_pmf(pmf: NDArray[np.float64]) -> NDArray[np.int32]:
     left = TOTAL - len(pmf) - int(floors.sum())
     order = np.argsort(-(shares - floors), kind="stable")
     floors[order[:left]] += 1
-    return (floors + 1).astype(np.int32)
+    frequencies: NDArray[np.int32] = (floors + 1).astype(np.int32)
+    return frequencies
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class FrequencyTables:
         if (freqs.sum(axis=1, dtype=np.int64) != TOTAL).any():
             raise ValueError("coding tables: frequencies do not sum to 2**24")
         self.freqs, self.offsets, self.lengths = freqs, offsets, lengths
-        self._models: dict[int, _Model | None] = {}
+        self._models: dict[int, Any] = {}
 
     @classmethod
     def from_tables(cls, tables: Sequence[Table]) -> FrequencyTables:
@@ -113,7 +115,7 @@ class FrequencyTables:
             raise ValueError(f"coding tables: {', '.join(sorted(missing))} missing")
         return cls(arrays["freqs"], arrays["offsets"], arrays["lengths"])
 
-    def model(self, index: int) -> _Model | None:
+    def model(self, index: int) -> Any:
         """The coder's model of one table; None for a table of one symbol, which costs nothing."""
         if index not in self._models:
             length = int(self.lengths[index])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from picsnet import checkpoints
 from picsnet.errors import CheckpointError
+from picsnet.ntc.hyperprior import SketchHyperprior
+from picsnet.shipped import CARD
 from picsnet.sketch import bundled
 
 
@@ -21,10 +23,10 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> str:
     if task == "edge":
         network, card = bundled.load_training_checkpoint(checkpoint)
         bundled.export(network, card, folder)
-        fingerprint = json.loads((folder / bundled.CARD).read_text())["fingerprint"]
+        fingerprint = json.loads((folder / CARD).read_text())["fingerprint"]
         return str(fingerprint)
     trained, card, tables = checkpoints.load_lightning(checkpoint)
-    if not isinstance(trained, checkpoints.SketchHyperprior):
+    if not isinstance(trained, SketchHyperprior):
         raise CheckpointError(
             f"{checkpoint}: architecture {card['architecture']} has a floating-point entropy model "
             "and is not exported; files are written by picsnet-hyperprior"

@@ -14,7 +14,8 @@ from pathlib import Path
 from picsnet.errors import DataError, OutputError, UsageError
 
 IMAGE_SUFFIXES = frozenset(
-    [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jxl", ".ppm", ".pgm"]
+    f".{kind}"
+    for kind in "png jpg jpeg webp bmp tif tiff gif avif jxl ppm pgm".split()  # noqa: SIM905
 )
 
 

@@ -72,7 +72,7 @@ class RateDistortionLoss(torch.nn.Module):
     def _distortion(self, x_hat: Tensor, x: Tensor, step: int | None) -> Tensor:
         if self.distortion == "mse":
             return 255**2 * F.mse_loss(x_hat, x)
-        # MS-SSIM is undefined for negative pixels' luminance terms: outputs are cut as decoding does.
+        # MS-SSIM is undefined for negative pixels: outputs are cut off as decoding does.
         similarity = ms_ssim(x_hat.clamp(0, 1), x, data_range=1.0, size_average=True)
         share = 1.0 if step is None or self.warmup == 0 else min(1.0, step / self.warmup)
         distortion = share * (1 - similarity)

@@ -86,6 +86,26 @@ def pareto_front(rates: Sequence[float], quality: Sequence[float]) -> list[int]:
     return front
 
 
+def upper_hull(rates: Sequence[float], quality: Sequence[float]) -> list[int]:
+    """Indexes of the Pareto points on the concave hull of quality over log rate, by rising rate.
+
+    Points of one front that hardly differ in quality but much in rate, as two families of settings
+    give where they cross, would dent the curve through them; the hull passes over the dents.
+    """
+    hull: list[int] = []
+    for i in pareto_front(rates, quality):
+        while len(hull) >= 2 and not _turns_down(rates, quality, hull[-2], hull[-1], i):
+            hull.pop()
+        hull.append(i)
+    return hull
+
+
+def _turns_down(rates: Sequence[float], quality: Sequence[float], a: int, b: int, c: int) -> bool:
+    """Whether the slope from a to b is steeper than from b to c."""
+    ab, bc = math.log(rates[b] / rates[a]), math.log(rates[c] / rates[b])
+    return (quality[b] - quality[a]) * bc > (quality[c] - quality[b]) * ab
+
+
 def bd_rate(
     anchor_rates: Sequence[float],
     anchor_quality: Sequence[float],

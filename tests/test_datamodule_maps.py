@@ -46,9 +46,8 @@ def test_seed_is_an_int_that_numpy_takes_and_no_two_are_alike() -> None:
 
 def test_data_order_is_a_promise() -> None:
     # A run that is resumed under a newer version must see the data it would have seen.
-    assert [epoch_permutation_index(7, position, 10) for position in range(12)] == [
-        6, 0, 3, 9, 5, 8, 2, 1, 7, 4, 8, 4
-    ]
+    order = [epoch_permutation_index(7, position, 10) for position in range(12)]
+    assert "".join(map(str, order)) == "603958217484"
     assert np.random.default_rng(position_seed(7, 11)).integers(1000) == 959
 
 
@@ -63,9 +62,7 @@ def test_each_epoch_is_another_permutation() -> None:
 def test_processes_share_the_positions_of_one(world_size: int, batch_size: int) -> None:
     ranks = [
         list(
-            PositionSampler(
-                batch_size=batch_size, total_steps=4, rank=rank, world_size=world_size
-            )
+            PositionSampler(batch_size=batch_size, total_steps=4, rank=rank, world_size=world_size)
         )
         for rank in range(world_size)
     ]
@@ -123,9 +120,7 @@ def test_crops_lie_in_the_map_and_all_flips_occur(tmp_path: Path) -> None:
     ramp = np.arange(48 * 48, dtype=np.uint16).reshape(48, 48)
     pixels = (ramp % 48 + ramp // 48 * 3).astype(np.uint8)
     save_png(pixels, tmp_path / "ramp.png")
-    data = SketchMapDataset(
-        [tmp_path / "ramp.png"], settings(scale_min=1.0, empty_probability=0.0)
-    )
+    data = SketchMapDataset([tmp_path / "ramp.png"], settings(scale_min=1.0, empty_probability=0.0))
     windows = {
         pixels[top : top + 32, left : left + 32][::up, ::across].tobytes(): (up, across)
         for top in range(17)

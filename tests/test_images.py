@@ -102,34 +102,33 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> Non
     np.testing.assert_array_equal(load_rgb(path)[..., 2], expected)
 
 
-def png(colour_type: int, row: bytes, side: int, extra: bytes = b"") -> bytes:
-    """A 16-bit PNG of equal rows, of kinds that Pillow does not write."""
+def png(colour_type: int, row: bytes, size: tuple[int, int], transparent: bytes = b"") -> bytes:
+    """A 16-bit PNG of equal rows, of kinds that Pillow does not write; its size may be a lie."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
 
-    header = struct.pack(">IIBBBBB", side, side, 16, colour_type, 0, 0, 0)
-    body = zlib.compress((b"\0" + row) * side)
+    header = struct.pack(">IIBBBBB", *size, 16, colour_type, 0, 0, 0)
+    body = zlib.compress((b"\0" + row) * 20)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
-        + extra
+        + (chunk(b"tRNS", transparent) if transparent else b"")
         + chunk(b"IDAT", body)
         + chunk(b"IEND", b"")
     )
 
 
 def test_sixteen_bit_rgb_png(tmp_path: Path) -> None:
-    (tmp_path / "deep.png").write_bytes(png(2, struct.pack(">3H", 65535, 32768, 0) * 20, 20))
+    (tmp_path / "deep.png").write_bytes(png(2, struct.pack(">3H", 65535, 32768, 0) * 20, (20, 20)))
     assert load_rgb(tmp_path / "deep.png")[5, 5].tolist() == [255, 128, 0]
 
 
 def test_sixteen_bit_grey_png_with_a_transparent_level(tmp_path: Path) -> None:
-    level = struct.pack(">H", 1000)
-    transparent = struct.pack(">I", 2) + b"tRNS" + level
-    transparent += struct.pack(">I", zlib.crc32(b"tRNS" + level))
     row = struct.pack(">2H", 1000, 1001) * 10
-    (tmp_path / "deep.png").write_bytes(png(0, row, 20, transparent))
+    deep = png(0, row, (20, 20), transparent=struct.pack(">H", 1000))
+    (tmp_path / "deep.png").write_bytes(deep)
     assert load_rgb(tmp_path / "deep.png")[0, :2, 0].tolist() == [255, 4]
 
 
@@ -154,10 +153,10 @@ def test_cmyk(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
 def test_first_of_several_frames(tmp_path: Path, suffix: str) -> None:
     first, second = Image.new("RGB", (20, 20), "red"), Image.new("RGB", (20, 20), "blue")
-    options = {"lossless": True} if suffix == ".webp" else {}
     path = tmp_path / f"p{suffix}"
-    first.save(path, save_all=True, append_images=[second], **options)
-    assert load_rgb(path)[10, 10].tolist() == RED
+    first.save(path, save_all=True, append_images=[second])
+    red, _, blue = load_rgb(path)[10, 10]
+    assert red > 240 and blue < 15  # WebP is lossy
 
 
 def test_largest_and_smallest_sides(tmp_path: Path) -> None:
@@ -171,10 +170,10 @@ def test_largest_picture_is_no_bomb(tmp_path: Path) -> None:
     assert load_grey(tmp_path / "p.png").shape == (8192, 8192)
 
 
-@pytest.mark.parametrize("size", [(8193, 16), (15, 200), (20_000, 20_000)])
+@pytest.mark.parametrize("size", [(8193, 16), (15, 200), (12_000, 12_000), (90_000, 90_000)])
 def test_sizes_outside_the_limits(tmp_path: Path, size: tuple[int, int]) -> None:
     path = tmp_path / "p.png"
-    Image.new("1", size).save(path)
+    path.write_bytes(png(0, b"\0" * 40, size))
     with pytest.raises(ImageError, match=r"p\.png: .*sides must be 16 to 8192.*resize") as caught:
         load_rgb(path)
     assert "\n" not in str(caught.value)
@@ -200,13 +199,11 @@ def whole_png() -> bytes:
         ("empty.png", b"", "empty"),
         ("text.png", b"this is a text file\n" * 50, "no known picture format"),
         ("cut.jpg", jpeg()[: len(jpeg()) // 2], "truncated"),
-        ("cut.png", whole_png()[: len(whole_png()) // 2], ""),
-        ("header.png", whole_png()[:40], ""),
+        ("cut.png", whole_png()[: len(whole_png()) // 2], "truncated"),
+        ("header.png", whole_png()[:40], "not a picture"),
     ],
 )
-def test_what_is_no_picture_is_named(
-    tmp_path: Path, name: str, content: bytes, says: str
-) -> None:
+def test_what_is_no_picture_is_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ImageError, match=says) as caught:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
+
+from picsnet import shipped
 
 NAME = "models"
 HELP = "list the models that ship"
-SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,15 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each card."""
-    for card_path in sorted(SHIPPED.glob("*/card.json")):
-        card = json.loads(card_path.read_text())
-        size = sum(path.stat().st_size for path in card_path.parent.iterdir())
+    for name, card in shipped.cards().items():
+        size = sum(path.stat().st_size for path in (shipped.FOLDER / name).iterdir())
         if args.json:
-            print(json.dumps({"name": card_path.parent.name, "bytes": size, **card}))
+            print(json.dumps({"name": name, "bytes": size, **card}))
             continue
         about = f"lambda {card['lmbda']} on {card['distortion']}" if "lmbda" in card else "edges"
         print(
-            f"{card_path.parent.name:<24} {size / 2**20:5.1f} MiB  {card['architecture']}, {about}, "
-            f"fingerprint {card['fingerprint']}"
+            f"{name:<24} {size / 2**20:5.1f} MiB  {card['architecture']}, "
+            f"{about}, fingerprint {card['fingerprint']}"
         )
     return 0

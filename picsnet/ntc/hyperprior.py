@@ -238,5 +238,5 @@ class SketchHyperprior(nn.Module):
     @torch.no_grad()
     def synthesise(self, y: Tensor, means: Tensor) -> Tensor:
         """The receiver's half: latents less means (B, M, h, w), and means, to maps in 0..1."""
-        x_hat = self.g_s(y.to(means) + means)
+        x_hat: Tensor = self.g_s(y.to(means) + means)
         return x_hat.float().clamp(0, 1)

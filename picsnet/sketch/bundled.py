@@ -14,13 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from picsnet import shipped
 from picsnet.errors import CheckpointError, SketcherError
 from picsnet.files import atomic_write
+from picsnet.shipped import CARD, WEIGHTS
 from picsnet.sketch.network import EdgeNetwork
 
-SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints" / "edge_bsds500"
-WEIGHTS = "model.safetensors"
-CARD = "card.json"
+SHIPPED = shipped.FOLDER / "edge_bsds500"
 
 STRIP_PIXELS = 2**21
 """Pictures with more pixels are run in strips, so that memory stays bounded."""
@@ -149,6 +149,7 @@ def load_training_checkpoint(path: Path) -> tuple[EdgeNetwork, dict[str, Any]]:
         raise CheckpointError(
             f"{path}: not a checkpoint of an edge detector ({type(error).__name__}: {reason})"
         ) from None
+    assert network.fuse.bias is not None
     with torch.no_grad():
         network.fuse.bias.sub_(LOGIT_SHIFT)
     card = {

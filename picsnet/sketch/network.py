@@ -82,6 +82,7 @@ class EdgeNetwork(nn.Module):
         self.sides = nn.ModuleList(nn.Conv2d(fusion, 4, 1) for _ in widths)
         self.fuse = nn.Conv2d(len(widths), 1, 1)
         nn.init.constant_(self.fuse.weight, 1 / len(widths))
+        assert self.fuse.bias is not None
         nn.init.zeros_(self.fuse.bias)
 
     def forward(self, x: Tensor) -> list[Tensor]:

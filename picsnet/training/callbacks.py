@@ -20,8 +20,8 @@ from picsnet.training.stepped import SteppedModule
 class Throughput(Callback):
     """Logs crops a second over all devices, validation and checkpoints left out."""
 
-    def __init__(self, global_batch: int) -> None:
-        self.global_batch = global_batch
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
         self._since: tuple[float, int] | None = None
 
     def on_train_batch_end(
@@ -31,8 +31,13 @@ class Throughput(Callback):
         step, now = pl_module.batches_seen, time.monotonic()
         if self._since is None:
             self._since = (now, step)
-        elif step % trainer.log_every_n_steps == 0:
-            rate = (step - self._since[1]) * self.global_batch / (now - self._since[0])
+        elif step % pl_module.log_every == 0:
+            rate = (
+                (step - self._since[1])
+                * self.batch_size
+                * trainer.world_size
+                / (now - self._since[0])
+            )
             pl_module.log("train/crops_per_second", rate)
             self._since = (now, step)
 

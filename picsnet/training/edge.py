@@ -49,6 +49,7 @@ class EdgeModule(SteppedModule):
             config.trainer.max_steps,
             config.seed,
             config.trainer.channels_last,
+            config.trainer.log_every,
         )
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
@@ -74,7 +75,7 @@ class EdgeModule(SteppedModule):
         assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
         scheduler.step()
         self.count_batch()
-        if self.batches_seen % self.trainer.log_every_n_steps == 0:
+        if self.batches_seen % self.log_every == 0:
             self.log_dict(
                 {
                     "train/loss": loss.detach(),

@@ -33,6 +33,7 @@ class NTCModule(SteppedModule):
             config.trainer.max_steps,
             config.seed,
             config.trainer.channels_last,
+            config.trainer.log_every,
         )
         self.criterion = RateDistortionLoss(
             config.lmbda, config.distortion, config.distortion_warmup
@@ -54,7 +55,7 @@ class NTCModule(SteppedModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         x = batch.to(memory_format=self.memory_format)
-        main, aux = self.optimizers()  # type: ignore[misc]
+        main, aux = self.optimizers()  # type: ignore[misc,attr-defined]
         output = self.network(x)
         result = self.criterion(output, x, step=self.batches_seen)
         aux_loss = self.network.aux_loss()  # type: ignore[operator]
@@ -69,7 +70,7 @@ class NTCModule(SteppedModule):
         assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
         scheduler.step()
         self.count_batch()
-        if self.batches_seen % self.trainer.log_every_n_steps == 0:
+        if self.batches_seen % self.log_every == 0:
             self.log_dict(
                 {
                     "train/loss": result.loss.detach(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import signal
 import sys
 import time
@@ -158,6 +159,7 @@ def make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
         from lightning.pytorch.loggers import WandbLogger
 
         logger = WandbLogger(
+            id=_wandb_id(folder),
             project=config.logging.project,
             name=config.name,
             save_dir=str(folder),
@@ -167,6 +169,15 @@ def make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
         )
         loggers.append(logger)
     return loggers
+
+
+def _wandb_id(folder: Path) -> str:
+    """The run's id, kept beside it: a resumed run goes on in the same dashboard."""
+    path = folder / "wandb_id"
+    if not path.is_file():
+        with atomic_write(path) as part:
+            part.write_text(secrets.token_hex(4))
+    return path.read_text()
 
 
 def _save_description(config: RunConfig, folder: Path) -> None:

@@ -43,6 +43,7 @@ class SteppedModule(L.LightningModule):
         total_steps: int,
         seed: int,
         channels_last: bool,
+        log_every: int,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -56,6 +57,7 @@ class SteppedModule(L.LightningModule):
         self.config, self.optim = config, optim
         self.total_steps, self.seed = total_steps, seed
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.log_every = log_every
         self.batches_seen = 0
 
     @property

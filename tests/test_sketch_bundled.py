@@ -1,0 +1,70 @@
+"""The edge detector that ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from picsnet.errors import SketcherError
+from picsnet.shipped import CARD, WEIGHTS
+from picsnet.sketch import bundled
+
+
+def disc(height: int = 120, width: int = 160) -> NDArray[np.uint8]:
+    """A bright disc on dark ground: its edge is a ring."""
+    y, x = np.mgrid[:height, :width]
+    inside = np.hypot(y - 60, x - 80) < 35
+    return np.where(inside[..., None], (220, 200, 60), (30, 50, 90)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def sketcher() -> bundled.BundledSketcher:
+    return bundled.BundledSketcher()
+
+
+def test_edges_are_where_the_picture_has_them(sketcher: bundled.BundledSketcher) -> None:
+    edges = sketcher(disc())
+    assert edges.shape == (120, 160)
+    assert edges.dtype == np.uint8
+    y, x = np.mgrid[:120, :160]
+    radius = np.hypot(y - 60, x - 80)
+    ring, inside, outside = abs(radius - 35) < 2, radius < 25, radius > 45
+    assert edges[ring].mean() > 120
+    assert edges[inside].mean() < 25
+    assert edges[outside].mean() < 25
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 300), (33, 47)])
+def test_any_size(sketcher: bundled.BundledSketcher, size: tuple[int, int]) -> None:
+    assert sketcher(disc(120, 300)[: size[0], : size[1]]).shape == size
+
+
+def test_strips_leave_no_trace(
+    sketcher: bundled.BundledSketcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 255, (100, 12, 3), np.uint8)
+    tall = np.asarray(Image.fromarray(blocks).resize((96, 1200)))
+    whole = sketcher(tall)
+    monkeypatch.setattr(bundled, "STRIP_PIXELS", 96 * 256)
+    in_strips = sketcher(tall)
+    assert np.abs(whole.astype(int) - in_strips).max() <= 1
+
+
+def test_weights_fit_in_two_megabytes() -> None:
+    assert (bundled.SHIPPED / WEIGHTS).stat().st_size <= 2_000_000
+
+
+def test_damaged_or_missing_weights_are_one_line(tmp_path: Path) -> None:
+    for content in (None, b"", b"{}"):
+        folder = tmp_path / "model"
+        folder.mkdir(exist_ok=True)
+        if content is not None:
+            (folder / CARD).write_bytes(content)
+        with pytest.raises(SketcherError, match=r"train\.py") as caught:
+            bundled.BundledSketcher(folder=folder)
+        assert "\n" not in str(caught.value)
