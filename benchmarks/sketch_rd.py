@@ -32,11 +32,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from picsnet.classical import CODECS, ClassicalPoint, available_codecs, grid, why_missing
+from picsnet.classical import CODECS, grid, why_missing
 from picsnet.errors import DataError, PicsnetError, UsageError
-from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
+from picsnet.files import IMAGE_SUFFIXES, InputFile, atomic_write, expand_inputs
 from picsnet.images import load_grey, load_rgb
-from picsnet.metrics import bd_rate, bpp, map_ms_ssim, ms_ssim_db, upper_hull
+from picsnet.metrics import (
+    MS_SSIM_SHORTEST_SIDE,
+    bd_rate,
+    bpp,
+    map_ms_ssim,
+    ms_ssim_db,
+    upper_hull,
+)
 
 Map = NDArray[np.uint8]
 
@@ -157,7 +164,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--ckpt",
         nargs="+",
         metavar="CKPT",
-        help="models: shipped names, exported folders, Lightning checkpoints (default: all shipped)",
+        help="shipped names, exported folders or Lightning checkpoints (default: all shipped)",
     )
     parser.add_argument(
         "--codecs",
@@ -200,6 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Make the maps, code them at every point, and gather everything for the JSON."""
+    files = expand_inputs([options.data or options.maps], IMAGE_SUFFIXES)[: options.limit]
     skipped = {codec: why for codec in options.codecs if (why := why_missing(codec)) is not None}
     for codec, reason in skipped.items():
         print(f"sketch_rd: {codec} is left out: {reason}", file=sys.stderr)
@@ -209,7 +217,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     ]
     if not points:
         raise UsageError("there is nothing to measure; name models with --ckpt, or --codecs")
-    maps, source = load_maps(options)
+    maps, source = load_maps(files, options)
     rows = code(maps, points, options.quiet)
     summaries = summarise(rows, points)
     return {
@@ -236,29 +244,39 @@ def load_models(specs: Sequence[str] | None, device: str) -> list[ModelPoint]:
         specs = shipped_models()
         if not specs:
             print("sketch_rd: no sketch model ships; name some with --ckpt", file=sys.stderr)
-    return sorted((ModelPoint(spec, device) for spec in specs), key=lambda point: point.lmbda)
+    models = [ModelPoint(spec, device) for spec in dict.fromkeys(specs)]
+    return sorted(models, key=lambda model: model.lmbda)
 
 
-def load_maps(options: argparse.Namespace) -> tuple[list[tuple[str, Map]], str]:
-    """Named maps and where they come from; photographs are sketched."""
-    folder = options.data or options.maps
-    files = expand_inputs([folder], IMAGE_SUFFIXES)[: options.limit]
+def load_maps(
+    files: Sequence[InputFile], options: argparse.Namespace
+) -> tuple[list[tuple[str, Map]], str]:
+    """Named maps and where they come from; photographs are sketched.
+
+    Raises:
+        DataError: one is too small for MS-SSIM.
+    """
+    source = (options.data or options.maps).resolve().name
     if options.maps is not None:
-        return [(str(file.relative), load_grey(file.path)) for file in files], folder.name
-    from picsnet.sketch import load_sketcher
+        maps = [(str(file.relative), load_grey(file.path)) for file in files]
+    else:
+        from picsnet.sketch import load_sketcher
 
-    sketcher = load_sketcher(options.sketcher, options.device)
-    bar = tqdm(files, desc="sketching", unit="picture", disable=options.quiet)
-    maps = [(str(file.relative), sketcher(load_rgb(file.path))) for file in bar]
-    return maps, f"{folder.name}, sketcher {sketcher.name}"
+        sketcher = load_sketcher(options.sketcher, options.device)
+        source += f", sketcher {sketcher.name}"
+        bar = tqdm(files, desc="sketching", unit="picture", disable=options.quiet)
+        maps = [(str(file.relative), sketcher(load_rgb(file.path))) for file in bar]
+    for file, (_, sketch) in zip(files, maps, strict=True):
+        if min(sketch.shape) < MS_SSIM_SHORTEST_SIDE:
+            raise DataError(
+                f"{file.path}: {sketch.shape[1]}x{sketch.shape[0]} is too small for MS-SSIM; "
+                f"leave out pictures with sides under {MS_SSIM_SHORTEST_SIDE} pixels"
+            )
+    return maps, source
 
 
 def code(maps: Sequence[tuple[str, Map]], points: Sequence[Point], quiet: bool) -> list[Row]:
-    """Code every map at every point, through files.
-
-    Raises:
-        DataError: a map is too small for MS-SSIM.
-    """
+    """Code every map at every point, through files."""
     rows = []
     total = len(maps) * len(points)
     with (
@@ -267,10 +285,7 @@ def code(maps: Sequence[tuple[str, Map]], points: Sequence[Point], quiet: bool) 
     ):
         for picture, sketch in maps:
             for point in points:
-                try:
-                    rows.append(code_one(picture, sketch, point, Path(folder) / "coded"))
-                except ValueError as error:
-                    raise DataError(f"{picture}: {error}; leave it out") from None
+                rows.append(code_one(picture, sketch, point, Path(folder) / "coded"))
                 bar.update()
     return rows
 
@@ -431,7 +446,7 @@ def draw(report: dict[str, Any], paths: Sequence[Path]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    style = {
+    style: Any = {
         "svg.hashsalt": "picsnet",  # the same figure has the same bytes
         "font.size": 9,
         "axes.spines.top": False,

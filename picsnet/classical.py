@@ -13,6 +13,7 @@ codec here stores the size to show a picture at. They count as rate.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -164,10 +165,8 @@ def why_missing(codec: str) -> str | None:
 
 def _register() -> None:
     Image.init()
-    try:
+    with contextlib.suppress(ImportError):
         import pillow_jxl  # noqa: F401  its import adds the format to Pillow
-    except ImportError:
-        pass
 
 
 def _save(picture: Image.Image, kind: str, **options: Any) -> bytes:

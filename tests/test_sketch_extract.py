@@ -8,34 +8,19 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from picsnet.errors import DataError, OutputError, SketcherError, UsageError
+from picsnet.errors import DataError, OutputError, UsageError
 from picsnet.images import load_grey, load_rgb, save_png
 from picsnet.sketch import ExtractionReport, extract_folder, load_sketcher
 
 
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The sketcher that ships, or, in a checkout without its weights, HED with random ones."""
-    try:
-        load_sketcher("bundled")
-        return "bundled"
-    except SketcherError:
-        import torch
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from controlnet_aux.hed import ControlNetHED_Apache2
-
-        torch.manual_seed(0)
-        folder = tmp_path_factory.mktemp("hed")
-        torch.save(ControlNetHED_Apache2().state_dict(), folder / "ControlNetHED.pth")
-        return f"hed:{folder}"
+@pytest.fixture
+def spec() -> str:
+    return "bundled"
 
 
 @pytest.fixture

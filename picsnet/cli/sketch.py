@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 NAME = "sketch"
@@ -40,6 +39,4 @@ def run(args: argparse.Namespace) -> int:
         f"{report.maps_dir}: {report.done} maps made, {report.reused} there already, "
         f"{len(report.failed)} pictures skipped"
     )
-    for path, reason in report.failed:
-        print(f"picsnet: error: {path}: {reason}", file=sys.stderr)
     return 1 if report.failed else 0

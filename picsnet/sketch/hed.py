@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -146,4 +147,4 @@ def _load_network(weights: Path) -> torch.nn.Module:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return textwrap.shorten(str(error), 120, placeholder=" ...") or type(error).__name__

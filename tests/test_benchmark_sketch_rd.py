@@ -1,0 +1,125 @@
+"""The rate-distortion benchmark: rates of files, hulls, BD-rate, JSON and figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import sketch_rd
+from benchmarks.sketch_rd import OURS, Summary, code_one, compare
+from picsnet.classical import ClassicalPoint
+from tests.conftest import drawn_map
+
+
+@pytest.fixture(scope="module")
+def small_maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small_maps")
+    for seed in range(2):
+        Image.fromarray(drawn_map(176, 200, seed)).save(folder / f"map{seed}.png")
+    return folder
+
+
+class StoredMap:
+    """A codec of ours that keeps every 16th pixel; big enough a loss to be measured."""
+
+    codec = OURS
+
+    def __init__(self, spec: str, device: str) -> None:
+        self.name, self.lmbda = f"{OURS} {spec}", float(spec)
+        self._step = round(16 / self.lmbda)
+
+    def encode(self, sketch: np.ndarray) -> bytes:
+        small = Image.fromarray(sketch[:: self._step, :: self._step])
+        return bytes(sketch.shape) + bytes(small.size) + small.tobytes()
+
+    def decode(self, data: bytes) -> np.ndarray:
+        small = Image.frombytes("L", (data[2], data[3]), data[4:])
+        return np.asarray(small.resize((data[1], data[0])))
+
+    def container_bytes(self, data: bytes) -> int:
+        return 0
+
+
+def test_report_figures_and_tables(
+    small_maps: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sketch_rd, "ModelPoint", StoredMap)
+    figure = tmp_path / "docs" / "copy.png"
+    arguments = ["--maps", str(small_maps), "--ckpt", "4", "2", "8", "--codecs", "JPEG", "WEBP"]
+    arguments += ["-q", "-o", str(tmp_path / "out"), "--figure", str(figure)]
+    assert sketch_rd.main(arguments) == 0
+
+    report = json.loads((tmp_path / "out" / "sketch_rd.json").read_text())
+    assert report["settings"]["pictures"] == ["map0.png", "map1.png"]
+    ours = [point for point in report["points"] if point["codec"] == OURS]
+    assert [point["lmbda"] for point in ours] == [2, 4, 8]
+    assert {point["codec"] for point in report["points"]} == {OURS, "JPEG", "WEBP"}
+    assert len(report["rows"]) == 2 * len(report["points"])
+    for point in report["points"]:
+        rows = [row for row in report["rows"] if row["point"] == point["point"]]
+        assert point["bpp"] == pytest.approx(np.mean([8 * r["bytes"] / (176 * 200) for r in rows]))
+        assert point["ms_ssim"] == pytest.approx(np.mean([row["ms_ssim"] for row in rows]))
+    compared = {(c["anchor"], c["metric"], c["anchor_rate"]) for c in report["bd_rate"]}
+    assert len(compared) == 8
+
+    with Image.open(figure) as picture, Image.open(tmp_path / "out/sketch_rd.png") as same:
+        assert picture.size == same.size and picture.width > 1000
+    assert "<svg" in (tmp_path / "out" / "sketch_rd.svg").read_text()
+    printed = capsys.readouterr().out
+    assert "picsnet 4" in printed and "BD-rate" in printed and "| WebP |" in printed
+
+
+def test_rate_is_the_size_of_the_file_on_disk(tmp_path: Path) -> None:
+    sketch = drawn_map(176, 200, seed=1)
+    row = code_one("a.png", sketch, ClassicalPoint("JPEG", 5, 2), tmp_path / "coded")
+    assert row.bytes == (tmp_path / "coded").stat().st_size
+    assert row.bpp == row.bytes * 8 / (176 * 200)
+    assert 0 < row.ms_ssim < 1
+    assert row.encode_ms > 0 and row.decode_ms > 0
+
+
+def test_bd_rate_compares_with_the_hull_of_each_codec() -> None:
+    def summary(codec: str, rate: float, decibels: float) -> Summary:
+        quality = 1 - 10 ** (-decibels / 10)
+        return Summary(
+            codec, f"{codec} {rate}", None, rate, rate / 2, 1.0, quality, decibels, 1.0, 1.0
+        )
+
+    ours = [summary(OURS, rate, q) for rate, q in ((0.005, 4.0), (0.01, 6.0), (0.02, 8.0))]
+    anchor = [summary("AVIF", rate, q) for rate, q in ((0.01, 4.0), (0.02, 6.0), (0.04, 8.0))]
+    worse = summary("AVIF", 0.021, 4.5)
+    results = {(r["metric"], r["anchor_rate"]): r for r in compare([*ours, *anchor, worse])}
+    assert results["ms_ssim_db", "bpp"]["percent"] == pytest.approx(-50)
+    assert results["ms_ssim", "bpp"]["percent"] == pytest.approx(-50)
+    assert results["ms_ssim_db", "bare_bpp"]["percent"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--maps", "EMPTY"], "name another folder"),
+        (["--maps", "SMALL"], "too small for MS-SSIM"),
+        (["--maps", "SMALL", "--codecs", "--ckpt", "nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders: dict[str, Any] = {name: tmp_path / name.lower() for name in ("EMPTY", "SMALL")}
+    for folder in folders.values():
+        folder.mkdir()
+    Image.fromarray(drawn_map(160, 200, seed=1)).save(folders["SMALL"] / "map.png")
+    given = [str(folders.get(argument, argument)) for argument in arguments]
+    # Without models of its own, a run with classical codecs alone still finds the mistake.
+    assert sketch_rd.main([*given, "-q", "-o", str(tmp_path / "out")]) != 0
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("sketch_rd: error: ") and message in last
+    assert not (tmp_path / "out").exists()
