@@ -351,7 +351,7 @@ def compare(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
             for rate in ("bpp", "bare_bpp"):
                 rates = [getattr(s, rate) for s in theirs]
                 quality = [getattr(s, metric) for s in theirs]
-                hull = upper_hull(rates, quality)
+                hull = upper_hull(rates, [s.ms_ssim for s in theirs])
                 result = bd_rate(
                     [rates[i] for i in hull],
                     [quality[i] for i in hull],
@@ -388,7 +388,7 @@ def tables(report: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for codec, points in by_codec(report).items():
-        shown = points if codec == OURS else hull_of(points, "ms_ssim")
+        shown = points if codec == OURS else hull_of(points)
         lines += [
             f"| {p['point']} | {p['bytes']:.0f} | {p['bpp']:.4f} | {p['ms_ssim']:.4f} "
             f"| {p['ms_ssim_db']:.2f} | {p['encode_ms']:.0f} | {p['decode_ms']:.0f} |"
@@ -428,9 +428,9 @@ def by_codec(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return groups
 
 
-def hull_of(points: Sequence[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+def hull_of(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those of one codec's points that lie on its upper hull, by rising rate."""
-    hull = upper_hull([p["bpp"] for p in points], [p[metric] for p in points])
+    hull = upper_hull([p["bpp"] for p in points], [p["ms_ssim"] for p in points])
     return [points[i] for i in hull]
 
 
@@ -479,7 +479,7 @@ def _draw_panel(ax: Any, groups: dict[str, list[dict[str, Any]]], metric: str) -
     shown: list[float] = []
     for codec, points in groups.items():
         colour, own = COLOURS[codec], codec == OURS
-        line = sorted(points, key=lambda p: p["bpp"]) if own else hull_of(points, metric)
+        line = sorted(points, key=lambda p: p["bpp"]) if own else hull_of(points)
         rates, quality = [p["bpp"] for p in line], [p[metric] for p in line]
         ax.plot(
             rates,
@@ -518,22 +518,26 @@ def _draw_panel(ax: Any, groups: dict[str, list[dict[str, Any]]], metric: str) -
 
 def _label_ends(ax: Any, ends: list[tuple[float, float, str]], gap: float) -> None:
     """Names at the lines' right ends, moved apart where they would overlap."""
-    at_edge = sorted(end for end in ends if end[1] >= RATE_RANGE[1])
-    inside = [end for end in ends if end[1] < RATE_RANGE[1]]
+    near = 0.7 * RATE_RANGE[1]
+    at_edge = sorted((height, RATE_RANGE[1], codec) for height, rate, codec in ends if rate >= near)
+    inside = [end for end in ends if end[1] < near]
     heights = [height for height, _, _ in at_edge]
     for i in range(1, len(heights)):
         heights[i] = max(heights[i], heights[i - 1] + gap)
     surplus = max(0.0, heights[-1] - ax.get_ylim()[1]) if heights else 0.0
     labels = [(h - surplus, end) for h, end in zip(heights, at_edge, strict=True)]
     for height, (_, rate, codec) in labels + [(end[0], end) for end in inside]:
+        # Ours ends among the others: its name goes above its last lambda, to the left.
+        own = codec == OURS
         ax.annotate(
             LABELS.get(codec, codec),
             (rate, height),
-            xytext=(6, 0),
+            xytext=(-4, 20) if own else (6, 0),
             textcoords="offset points",
+            ha="right" if own else "left",
             va="center",
             color=COLOURS[codec],
-            fontweight="bold" if codec == OURS else "normal",
+            fontweight="bold" if own else "normal",
             annotation_clip=False,
         )
 

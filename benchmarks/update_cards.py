@@ -1,6 +1,6 @@
 """Write what sketch_rd.py measured into the cards of the models that ship.
 
-    python benchmarks/update_cards.py out/sketch_rd/sketch_rd.json
+python benchmarks/update_cards.py out/sketch_rd/sketch_rd.json
 """
 
 from __future__ import annotations

@@ -87,10 +87,14 @@ def pareto_front(rates: Sequence[float], quality: Sequence[float]) -> list[int]:
 
 
 def upper_hull(rates: Sequence[float], quality: Sequence[float]) -> list[int]:
-    """Indexes of the Pareto points on the concave hull of quality over log rate, by rising rate.
+    """Indexes of the Pareto points on the concave hull of quality over rate, by rising rate.
 
-    Points of one front that hardly differ in quality but much in rate, as two families of settings
-    give where they cross, would dent the curve through them; the hull passes over the dents.
+    These are the points that are best for some price of a bit. Where two families of settings
+    cross, the front alone has dents: points that hardly differ in quality but much in rate.
+
+    Args:
+        rates: any unit, but not logarithms: those bend even sound curves the other way.
+        quality: higher is better; a measure to be averaged (MS-SSIM itself, not its decibels).
     """
     hull: list[int] = []
     for i in pareto_front(rates, quality):
@@ -102,8 +106,8 @@ def upper_hull(rates: Sequence[float], quality: Sequence[float]) -> list[int]:
 
 def _turns_down(rates: Sequence[float], quality: Sequence[float], a: int, b: int, c: int) -> bool:
     """Whether the slope from a to b is steeper than from b to c."""
-    ab, bc = math.log(rates[b] / rates[a]), math.log(rates[c] / rates[b])
-    return (quality[b] - quality[a]) * bc > (quality[c] - quality[b]) * ab
+    rise_ab, rise_bc = quality[b] - quality[a], quality[c] - quality[b]
+    return rise_ab * (rates[c] - rates[b]) > rise_bc * (rates[b] - rates[a])
 
 
 def bd_rate(

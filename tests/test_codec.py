@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picsnet.metrics import map_ms_ssim
 
 from picsnet.bitstream import layer_bytes, read
 from picsnet.checkpoints import load_model, shipped_models
 from picsnet.codec import SketchCodec, stream_bits
 from picsnet.errors import BitstreamError, FingerprintError
+from picsnet.metrics import map_ms_ssim
 from picsnet.ntc.hyperprior import Symbols
 from tests.conftest import drawn_map
 

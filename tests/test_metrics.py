@@ -100,6 +100,12 @@ def test_pareto_front_rises_strictly_in_both() -> None:
 
 
 def test_upper_hull_passes_over_dents_of_the_front() -> None:
-    rates, quality = [0.01, 0.02, 0.04, 0.08], [5.0, 5.1, 7.2, 8.0]
+    rates, quality = [0.01, 0.02, 0.03, 0.05], [0.5, 0.51, 0.7, 0.8]
     assert pareto_front(rates, quality) == [0, 1, 2, 3]
     assert upper_hull(rates, quality) == [0, 2, 3]
+
+
+def test_upper_hull_keeps_every_point_of_a_curve_that_flattens() -> None:
+    """Over the logarithm of rate such a curve rises ever faster, and would lose its middle."""
+    rates, quality = [0.01, 0.02, 0.04, 0.08], [0.50, 0.60, 0.72, 0.86]
+    assert upper_hull(rates, quality) == [0, 1, 2, 3]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,12 +23,18 @@ from picsnet.sketch.network import EdgeNetwork
 
 SHIPPED = shipped.FOLDER / "edge_bsds500"
 
-STRIP_PIXELS = 2**21
+SCALES = (0.5, 1.0, 1.5)
+"""The picture is seen at these scales and the maps are averaged, as in RCF (Liu et al., 2017)."""
+
+STRIP_PIXELS = 2**22
 """Pictures with more pixels are run in strips, so that memory stays bounded."""
 
-MARGIN = 256
-"""Rows around a strip: more than half the network's receptive field, so that strips leave no
-trace. A multiple of the network's ``MULTIPLE``."""
+MARGIN = 512
+"""Rows around a strip: more than half the receptive field at the smallest scale, so that strips
+leave no trace."""
+
+_STEP = 2 * EdgeNetwork.MULTIPLE
+"""Strips begin at multiples of this, and so on the network's grid at every scale."""
 
 LOGIT_SHIFT = 1.5
 """Taken off the fused logits at export.
@@ -54,6 +61,7 @@ class BundledSketcher:
         try:
             card = json.loads((folder / CARD).read_text())
             self.network = EdgeNetwork(**card["options"])
+            self.scales = tuple(float(scale) for scale in card["scales"])
             state = {key: value.float() for key, value in load_file(folder / WEIGHTS).items()}
             self.network.load_state_dict(state, strict=False)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -89,9 +97,7 @@ class BundledSketcher:
         start = max(0, top - MARGIN)
         part = rgb[start : bottom + MARGIN]
         height, width = part.shape[:2]
-        multiple = EdgeNetwork.MULTIPLE
-        padding = ((0, -height % multiple), (0, -width % multiple), (0, 0))
-        pixels = np.pad(part, padding, mode="edge")
+        pixels = np.pad(part, ((0, -height % _STEP), (0, -width % _STEP), (0, 0)), mode="edge")
         x = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)[None].float() / 255
         strength = self.strength(x)[0, 0, top - start : bottom - start, :width]
         result: NDArray[np.uint8] = (strength * 255).round().to(torch.uint8).cpu().numpy()
@@ -99,14 +105,23 @@ class BundledSketcher:
 
     @torch.inference_mode()
     def strength(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) in 0..1, sides multiples of 16 -> (B, 1, H, W) in 0..1."""
-        logits: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))[-1]
-        return logits.float().sigmoid()
+        """(B, 3, H, W) in 0..1, sides multiples of 32 -> (B, 1, H, W) in 0..1."""
+        maps = [self._at_scale(x, scale) for scale in self.scales]
+        return torch.stack(maps).mean(dim=0)
+
+    def _at_scale(self, x: Tensor, scale: float) -> Tensor:
+        size = x.shape[-2:]
+        if scale != 1:
+            scaled = [round(side * scale) for side in size]
+            x = F.interpolate(x, size=scaled, mode="bilinear", antialias=scale < 1)
+        strength: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))[-1]
+        strength = strength.float().sigmoid()
+        return strength if scale == 1 else F.interpolate(strength, size=size, mode="bilinear")
 
 
 def _strip_rows(width: int) -> int:
     rows = max(MARGIN, STRIP_PIXELS // width)
-    return rows - rows % EdgeNetwork.MULTIPLE
+    return rows - rows % _STEP
 
 
 def export(network: EdgeNetwork, card: dict[str, Any], folder: Path) -> None:
@@ -116,7 +131,7 @@ def export(network: EdgeNetwork, card: dict[str, Any], folder: Path) -> None:
         for key, value in network.state_dict().items()
         if value.is_floating_point()
     }
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(json.dumps(card["scales"]).encode())
     for key in sorted(tensors):
         digest.update(key.encode() + tensors[key].numpy().tobytes())
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,6 +171,7 @@ def load_training_checkpoint(path: Path) -> tuple[EdgeNetwork, dict[str, Any]]:
         "architecture": "edge-network",
         "options": config["model"],
         "logit_shift": LOGIT_SHIFT,
+        "scales": list(SCALES),
         "steps": saved["batches_seen"],
         "batch_size": config["data"]["batch_size"],
         "crop": config["data"]["crop"],
