@@ -41,6 +41,7 @@ class EdgeModule(SteppedModule):
     """Deep supervision: every side output and the fused one answer to the same labels."""
 
     def __init__(self, config: EdgeRunConfig) -> None:
+        torch.manual_seed(config.seed)  # initial weights are part of what a seed repeats
         network = EdgeNetwork(config.model.widths, config.model.blocks, config.model.fusion)
         super().__init__(
             network,

@@ -25,6 +25,7 @@ class NTCModule(SteppedModule):
     """
 
     def __init__(self, config: NTCRunConfig) -> None:
+        torch.manual_seed(config.seed)  # initial weights are part of what a seed repeats
         network = build(config.model.architecture, config.model.options)
         super().__init__(
             network,
