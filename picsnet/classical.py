@@ -36,11 +36,11 @@ DOWNSCALES = (1, 2, 4, 8)
 _SIZE = struct.Struct(">HH")
 
 # Qualities by downscale, of which each codec's best points on maps of 768x512 run from its lowest
-# rate to about 0.1 bits per pixel. JPEG 2000 is told a rate instead, bits per original pixel.
-_J2K_RATES = (0.003, 0.004, 0.006, 0.009, 0.0125, 0.018, 0.027, 0.04, 0.06, 0.09, 0.13)
+# rate to well above 0.1 bits per pixel. JPEG 2000 is told a rate instead, bits per original pixel.
+_J2K_RATES = (0.003, 0.004, 0.006, 0.009, 0.0125, 0.018, 0.027, 0.04, 0.06, 0.09, 0.13, 0.2)
 _GRID: Mapping[str, Mapping[int, Sequence[float]]] = {
     "AVIF": {1: (0, 5), 2: (0, 2, 5, 15), 4: (0, 2, 5, 10, 20), 8: (0, 2, 5, 10, 20, 40)},
-    "JPEG": {1: (1, 4), 2: (1, 4, 8), 4: (1, 4, 8, 15), 8: (1, 4, 8, 15, 30)},
+    "JPEG": {1: (1, 4, 8), 2: (1, 4, 8, 15), 4: (1, 4, 8, 15), 8: (1, 4, 8, 15, 30)},
     "JPEG2000": {1: _J2K_RATES[2:], 2: _J2K_RATES, 4: _J2K_RATES[:9], 8: _J2K_RATES[:5]},
     "JXL": {1: (0,), 2: (0, 15, 30), 4: (0, 10, 20, 30, 50), 8: (0, 10, 20, 30, 50, 70)},
     "WEBP": {1: (0, 2), 2: (0, 1, 2, 5), 4: (0, 1, 2, 5, 10), 8: (0, 1, 2, 5, 10, 25)},
