@@ -81,6 +81,8 @@ def train_ntc(config: NTCRunConfig) -> None:
     module = NTCModule(config)
     if config.init_from and resume_point(config) is None:
         load_weights(module.network, config.init_from)
+        if config.init_gain != 1:
+            module.scale_latents(config.init_gain)
         module.restart_average()
     maps = [path for folder in data.maps for path in list_maps(Path(folder))]
     for folder in data.photos:

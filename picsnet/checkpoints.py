@@ -146,6 +146,15 @@ def card_of(config: dict[str, Any]) -> dict[str, Any]:
         "batch_size": config["data"]["batch_size"],
         "crop": config["data"]["crop"],
         "sketcher": config["data"]["sketcher"],
+        # Names, not paths: a card travels.
+        "data": [
+            Path(folder).name
+            for key in ("photos", "maps")
+            for folder in config["data"].get(key, [])
+        ],
+        "init_from": Path(config["init_from"]).parent.parent.name
+        if config.get("init_from")
+        else None,
     }
 
 

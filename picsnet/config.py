@@ -146,6 +146,7 @@ class NTCRunConfig(RunConfig):
     task: str = "sketch-ntc"
     lmbda: float = "???"  # type: ignore[assignment]
     distortion: str = "ms-ssim"  # "ms-ssim": 1 - MS-SSIM; "mse": on 0..255, as compressai scales it
+    init_gain: float = 1.0  # scales the latents of init_from: below 1, a coarser and cheaper start
     distortion_warmup: int = 1_000  # steps over which MSE gives way to MS-SSIM
     model: NTCModelConfig = field(default_factory=NTCModelConfig)
     data: NTCDataConfig = field(default_factory=NTCDataConfig)
@@ -292,6 +293,10 @@ def _value_problems(config: RunConfig) -> list[str]:
         data = config.data
         checks += [
             (config.lmbda > 0, f"lmbda is {config.lmbda}; it must be above 0"),
+            (
+                config.init_gain > 0 and (config.init_gain == 1 or config.init_from is not None),
+                f"init_gain is {config.init_gain}; it must be above 0, and needs init_from",
+            ),
             (
                 config.distortion in ("ms-ssim", "mse"),
                 f"distortion {config.distortion!r}; one of ms-ssim, mse",

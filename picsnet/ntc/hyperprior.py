@@ -37,6 +37,9 @@ SCALE_LEVELS = 64
 SCALE_STEP = math.log(64.0 / SCALE_MIN) / (SCALE_LEVELS - 1)
 """Coding tables are those of Gaussians with scales SCALE_MIN * exp(index * SCALE_STEP)."""
 
+INDEX_GAIN = 4
+"""Table indexes for a unit of the hyper-synthesis's output."""
+
 Z_LIMIT = 127
 MEAN_LIMIT = 2**14 - 1
 
@@ -99,6 +102,15 @@ class HyperSynthesis(nn.Module):
                 means, indexes = self._run(z_hat.double())
             return EntropyParameters(means.float(), indexes.to(torch.int32))
 
+    def scale(self, gain: float) -> None:
+        """Follow latents that were scaled by a gain: their means by it, their indexes by its log."""
+        weight, bias = self.conv3.weight, self.conv3.bias
+        assert bias is not None
+        means = weight.shape[0] // 2
+        weight[:means].mul_(gain)
+        bias[:means].mul_(gain)
+        bias[means:].add_(math.log(gain) / SCALE_STEP / INDEX_GAIN)
+
     def _run(self, z_hat: Tensor) -> EntropyParameters:
         x = torch.clamp(z_hat, -Z_LIMIT, Z_LIMIT)
         x = fixed_point_relu(F.pixel_shuffle(self.conv1(x), 2))
@@ -106,7 +118,7 @@ class HyperSynthesis(nn.Module):
         means, s = self.conv3(x).chunk(2, dim=1)
         # The offset starts training at scales near one half, as a bias would. At the lower bound
         # the gradient still passes upwards: a silent channel can come back.
-        indexes = self.lowest(s * 4 + 16).clamp(max=SCALE_LEVELS - 1)
+        indexes = self.lowest(s * INDEX_GAIN + 16).clamp(max=SCALE_LEVELS - 1)
         if not self.training:
             indexes = indexes.round()
         return EntropyParameters(snap(means, ACTIVATION_BITS, MEAN_LIMIT), indexes)
@@ -184,6 +196,21 @@ class SketchHyperprior(nn.Module):
         loss = self.entropy_bottleneck.loss()
         assert isinstance(loss, Tensor)
         return loss
+
+    @torch.no_grad()
+    def scale_latents(self, gain: float) -> None:
+        """Scale y without changing what the network computes but for rounding.
+
+        A gain below 1 quantises more coarsely: a lower rate and a start nearer to the optimum of a
+        lower lambda than the weights themselves.
+        """
+        for layer in (self.g_a[-1], self.g_s[0], self.h_a[0]):
+            assert isinstance(layer, nn.Conv2d)
+        self.g_a[-1].weight.mul_(gain)  # type: ignore[union-attr,operator]
+        self.g_a[-1].bias.mul_(gain)  # type: ignore[union-attr,operator]
+        self.g_s[0].weight.div_(gain)  # type: ignore[union-attr,operator]
+        self.h_a[0].weight.div_(gain)  # type: ignore[union-attr,operator]
+        self.h_s.scale(gain)
 
     def forward(self, x: Tensor) -> NTCOutput:
         """Code (B, 1, H, W) maps in 0..1; H and W multiples of 16.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from picsnet.checkpoints import in_memory_model, table_tensors
 from picsnet.codec import SketchCodec
 from picsnet.config import NTCRunConfig, to_dict
+from picsnet.errors import ConfigError
 from picsnet.losses import RateDistortionLoss
 from picsnet.ntc import build
 from picsnet.ntc.hyperprior import SketchHyperprior
@@ -44,6 +45,18 @@ class NTCModule(SteppedModule):
         for name, parameter in self.network.named_parameters():
             aux = name.endswith(".quantiles")
             (self.aux_parameters if aux else self.main_parameters).append(parameter)
+
+    def scale_latents(self, gain: float) -> None:
+        """Scale the latents of a network that was loaded to start from.
+
+        Raises:
+            ConfigError: the architecture has no such thing.
+        """
+        if not isinstance(self.network, SketchHyperprior):
+            raise ConfigError(
+                "init_gain scales latents of picsnet-hyperprior only; leave it at 1 for others"
+            )
+        self.network.scale_latents(gain)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -1,0 +1,95 @@
+"""The sketch network's own promises; coding is tested in test_codec and test_exactness."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+from picsnet.errors import ConfigError
+from picsnet.ntc import ARCHITECTURES, build
+from picsnet.ntc.base import SketchNTC
+from picsnet.ntc.hyperprior import SCALE_STEP, SketchHyperprior
+from picsnet.ntc.tables import build_tables, gaussian_tables
+
+OPTIONS = {"widths": [8, 8, 8], "M": 6, "N": 4}
+
+
+@pytest.fixture
+def network() -> SketchHyperprior:
+    torch.manual_seed(0)
+    made = build("picsnet-hyperprior", OPTIONS)
+    assert isinstance(made, SketchHyperprior)
+    return made.eval()
+
+
+def test_unknown_names_and_options_are_mistakes_in_the_configuration() -> None:
+    with pytest.raises(ConfigError, match="picsnet-hyperprior"):
+        build("elic")
+    with pytest.raises(ConfigError, match="do not suit"):
+        build("picsnet-hyperprior", {"K": 3})
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_architectures_satisfy_the_trainings_protocol(name: str) -> None:
+    made = build(name, OPTIONS if name == "picsnet-hyperprior" else {"N": 8})
+    assert isinstance(made, SketchNTC)
+
+
+def test_scaling_latents_changes_rounding_only(network: SketchHyperprior) -> None:
+    x = torch.rand(1, 1, 64, 64)
+    scaled = copy.deepcopy(network)
+    scaled.scale_latents(0.5)
+    with torch.no_grad():
+        y, z = network.g_a(x), network.h_a(network.g_a(x))
+        y2 = scaled.g_a(x)
+        assert torch.allclose(y2, 0.5 * y, atol=1e-6)
+        assert torch.allclose(scaled.h_a(y2), z, atol=1e-5)
+        assert torch.allclose(scaled.g_s(y2), network.g_s(y), atol=1e-4)
+        z_hat = torch.randint(-4, 5, z.shape)
+        before, after = network.h_s(z_hat), scaled.h_s(z_hat)
+    # Weights and means live on grids, so equal to within their steps.
+    assert torch.allclose(after.means, 0.5 * before.means, atol=0.1)
+    shift = (after.indexes - before.indexes).float()
+    assert shift.mean().item() == pytest.approx(math.log(0.5) / SCALE_STEP, abs=1)
+
+
+def test_training_and_coding_compute_the_same_entropy_parameters(
+    network: SketchHyperprior,
+) -> None:
+    z_hat = torch.randint(-6, 7, (3, 4, 3, 5))
+    exact = network.h_s(z_hat)
+    trained = network.train().h_s(z_hat)
+    assert torch.allclose(trained.means, exact.means, atol=2 / 64)
+    assert (trained.indexes - exact.indexes).abs().max() <= 0.51
+
+
+def test_evaluation_gives_integers_on_their_grids(network: SketchHyperprior) -> None:
+    means, indexes = network.h_s(torch.randint(-300, 300, (2, 4, 4, 4)))
+    assert indexes.dtype == torch.int32
+    assert 0 <= indexes.min() <= indexes.max() <= 63
+    assert torch.equal(means * 64, (means * 64).round())
+
+
+def test_tables_cover_what_they_code(network: SketchHyperprior) -> None:
+    tables = build_tables(network)
+    assert len(tables.z.lengths) == 4
+    assert (tables.z.offsets < 0).all()
+    assert (tables.z.offsets + tables.z.lengths - 1 > 0).all()
+    y = gaussian_tables()
+    assert len(y.lengths) == 64
+    assert (y.lengths == 1 - 2 * y.offsets).all()
+    narrow, wide = y.freqs[0, -y.offsets[0]], y.freqs[63, -y.offsets[63]]
+    assert narrow > 0.999 * 2**24
+    assert wide < 0.01 * 2**24
+
+
+def test_estimated_rate_is_near_what_tables_give(network: SketchHyperprior) -> None:
+    """In evaluation the likelihoods are those of rounded latents: the rate a file will have."""
+    with torch.no_grad():
+        output = network(torch.rand(1, 1, 128, 128))
+    for likelihoods in output.likelihoods.values():
+        assert 0 < likelihoods.min()
+        assert likelihoods.max() <= 1 + 1e-6
