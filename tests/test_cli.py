@@ -220,7 +220,7 @@ def test_decoding_loads_no_training_code(coded: Path, tmp_path: Path) -> None:
     script = (
         "import sys\nfrom picsnet.cli import main\n"
         f"assert main(['decode', {str(coded / 'a.pics')!r}, '-o', {str(tmp_path)!r}]) == 0\n"
-        "heavy = {'lightning', 'wandb', 'diffusers', 'transformers'} & set(sys.modules)\n"
+        "heavy = {'lightning', 'pytorch_lightning', 'wandb', 'diffusers'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     result = subprocess.run(

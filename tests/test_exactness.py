@@ -51,7 +51,7 @@ def coded(model: SketchModel) -> tuple[list[bytes], Tensor, Tensor]:
 def test_maps_put_the_model_to_work(coded: tuple[list[bytes], Tensor, Tensor]) -> None:
     streams, z, y = coded
     assert sum(map(len, streams)) / COUNT > 20
-    assert z.abs().max() > 2
+    assert (z != 0).flatten(1).any(dim=1).float().mean() > 0.5, "hyper-latents carry nothing"
     assert (y != 0).any(dim=3).any(dim=2).sum() > 5 * COUNT
 
 
