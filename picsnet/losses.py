@@ -33,8 +33,8 @@ MSE_WARMUP_WEIGHT = 4.0
 """Weight of MSE (on 0..1) while it stands in for 1 - MS-SSIM.
 
 MS-SSIM sees outputs cut off at black, so where a network's output lies below it there is no
-gradient, and training on it alone from the start can stay black for ever; MSE sees them as they are.
-On edge maps this factor makes both of like size.
+gradient, and training on it alone from the start can stay black for ever; MSE sees them as they
+are. On edge maps this factor makes both of like size.
 """
 
 

@@ -91,5 +91,5 @@ def test_estimated_rate_is_near_what_tables_give(network: SketchHyperprior) -> N
     with torch.no_grad():
         output = network(torch.rand(1, 1, 128, 128))
     for likelihoods in output.likelihoods.values():
-        assert 0 < likelihoods.min()
+        assert likelihoods.min() > 0
         assert likelihoods.max() <= 1 + 1e-6

@@ -103,7 +103,7 @@ class HyperSynthesis(nn.Module):
             return EntropyParameters(means.float(), indexes.to(torch.int32))
 
     def scale(self, gain: float) -> None:
-        """Follow latents that were scaled by a gain: their means by it, their indexes by its log."""
+        """Follow scaled latents: means by the gain, table indexes by its logarithm."""
         weight, bias = self.conv3.weight, self.conv3.bias
         assert bias is not None
         means = weight.shape[0] // 2
