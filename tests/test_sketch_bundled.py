@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from picsnet.errors import SketcherError
 from picsnet.shipped import CARD, WEIGHTS
@@ -68,3 +69,12 @@ def test_damaged_or_missing_weights_are_one_line(tmp_path: Path) -> None:
         with pytest.raises(SketcherError, match=r"train\.py") as caught:
             bundled.BundledSketcher(folder=folder)
         assert "\n" not in str(caught.value)
+
+
+def test_a_weight_that_is_missing_is_noticed(tmp_path: Path) -> None:
+    tensors = load_file(bundled.SHIPPED / WEIGHTS)
+    tensors.pop("stages.2.0.weight")
+    save_file(tensors, tmp_path / WEIGHTS)
+    (tmp_path / CARD).write_bytes((bundled.SHIPPED / CARD).read_bytes())
+    with pytest.raises(SketcherError, match=r"missing, the first stages\.2\.0\.weight"):
+        bundled.BundledSketcher(folder=tmp_path)

@@ -20,6 +20,7 @@ from picsnet.errors import CheckpointError, SketcherError
 from picsnet.files import atomic_write
 from picsnet.shipped import CARD, WEIGHTS
 from picsnet.sketch.network import EdgeNetwork
+from picsnet.sketch.strips import in_strips
 
 SHIPPED = shipped.FOLDER / "edge_bsds500"
 
@@ -63,7 +64,10 @@ class BundledSketcher:
             self.network = EdgeNetwork(**card["options"])
             self.scales = tuple(float(scale) for scale in card["scales"])
             state = {key: value.float() for key, value in load_file(folder / WEIGHTS).items()}
-            self.network.load_state_dict(state, strict=False)
+            absent = self.network.load_state_dict(state, strict=False).missing_keys
+            # Counters of batch normalisation are not exported; anything else must be there.
+            if lost := [key for key in absent if not key.endswith(".num_batches_tracked")]:
+                raise ValueError(f"{len(lost)} weights are missing, the first {lost[0]}")
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:160]
             raise SketcherError(
@@ -84,22 +88,11 @@ class BundledSketcher:
         Returns:
             (H, W) uint8; 255 is a sure edge.
         """
-        height, width = rgb.shape[:2]
-        strips = [
-            self._strip(rgb, top, min(height, top + rows))
-            for rows in [_strip_rows(width)]
-            for top in range(0, height, rows)
-        ]
-        return np.concatenate(strips)
+        return in_strips(rgb, self._whole, limit=STRIP_PIXELS, margin=MARGIN, multiple=_STEP)
 
-    def _strip(self, rgb: NDArray[np.uint8], top: int, bottom: int) -> NDArray[np.uint8]:
-        """Rows top..bottom, seen with a margin above and below."""
-        start = max(0, top - MARGIN)
-        part = rgb[start : bottom + MARGIN]
-        height, width = part.shape[:2]
-        pixels = np.pad(part, ((0, -height % _STEP), (0, -width % _STEP), (0, 0)), mode="edge")
-        x = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)[None].float() / 255
-        strength = self.strength(x)[0, 0, top - start : bottom - start, :width]
+    def _whole(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        x = torch.from_numpy(rgb).to(self.device).permute(2, 0, 1)[None].float() / 255
+        strength = self.strength(x)[0, 0]
         result: NDArray[np.uint8] = (strength * 255).round().to(torch.uint8).cpu().numpy()
         return result
 
@@ -117,11 +110,6 @@ class BundledSketcher:
         strength: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))[-1]
         strength = strength.float().sigmoid()
         return strength if scale == 1 else F.interpolate(strength, size=size, mode="bilinear")
-
-
-def _strip_rows(width: int) -> int:
-    rows = max(MARGIN, STRIP_PIXELS // width)
-    return rows - rows % _STEP
 
 
 def export(network: EdgeNetwork, card: dict[str, Any], folder: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from picsnet.errors import SketcherError
+from picsnet.sketch.strips import in_strips
 
 DEFAULT_SOURCE = "lllyasviel/Annotators"
 WEIGHTS = "ControlNetHED.pth"
@@ -61,18 +62,7 @@ class HedSketcher:
         Returns:
             (H, W) uint8; 255 is a sure edge.
         """
-        height, width = rgb.shape[:2]
-        rows = max(MARGIN, STRIP_PIXELS // width // MULTIPLE * MULTIPLE)
-        strips = [self._strip(rgb, top, min(height, top + rows)) for top in range(0, height, rows)]
-        return np.concatenate(strips)
-
-    def _strip(self, rgb: NDArray[np.uint8], top: int, bottom: int) -> NDArray[np.uint8]:
-        """Rows top..bottom, seen with a margin above and below."""
-        start = max(0, top - MARGIN)
-        part = rgb[start : bottom + MARGIN]
-        height, width = part.shape[:2]
-        pixels = np.pad(part, ((0, -height % MULTIPLE), (0, -width % MULTIPLE), (0, 0)), "edge")
-        return self._whole(pixels)[top - start : bottom - start, :width]
+        return in_strips(rgb, self._whole, limit=STRIP_PIXELS, margin=MARGIN, multiple=MULTIPLE)
 
     @torch.inference_mode()
     def _whole(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
