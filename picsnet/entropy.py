@@ -182,13 +182,24 @@ class StreamEncoder:
         so the candidates are prefixes, as they are or raised by one in the last place.
         """
         data = data.rstrip(b"\0")
-        for length in range(max(0, len(data) - 9), len(data)):
-            prefix = data[:length]
-            raised = (int.from_bytes(prefix, "big") + 1).to_bytes(length + 1, "big")
-            for candidate in (prefix, raised[1:] if raised[0] == 0 else None):
-                if candidate is not None and self._decodes(candidate):
-                    return candidate.rstrip(b"\0")
-        return data
+        low, high, best = max(0, len(data) - 9), len(data), data
+        # What a length can say, every greater one can: halving finds the least.
+        while low < high:
+            middle = (low + high) // 2
+            found = self._of_length(data, middle)
+            if found is None:
+                low = middle + 1
+            else:
+                high, best = middle, found
+        return best
+
+    def _of_length(self, data: bytes, length: int) -> bytes | None:
+        prefix = data[:length]
+        raised = (int.from_bytes(prefix, "big") + 1).to_bytes(length + 1, "big")
+        for candidate in (prefix, raised[1:] if raised[0] == 0 else None):
+            if candidate is not None and self._decodes(candidate):
+                return candidate.rstrip(b"\0")
+        return None
 
     def _decodes(self, data: bytes) -> bool:
         decoder = StreamDecoder(data)

@@ -45,6 +45,14 @@ class SketcherError(PicsnetError):
     """An edge extractor cannot be had or cannot run."""
 
 
+class ModelError(PicsnetError):
+    """A pretrained model (decoder, CLIP, captioner) cannot be had, loaded or run."""
+
+
+class PromptError(PicsnetError):
+    """A prompt cannot be made, or cannot be sent to the decoder that it is for."""
+
+
 class BitstreamError(PicsnetError):
     """A .pics file cannot be decoded. Its subclasses say why."""
 
@@ -75,6 +83,10 @@ class ChecksumError(BitstreamError):
 
 class FingerprintError(BitstreamError):
     """The file was written with other model weights than those at hand."""
+
+
+class DecoderMismatchError(BitstreamError):
+    """The file was written for another decoder, or for other settings of it."""
 
 
 class CorruptStreamError(BitstreamError):

@@ -1,0 +1,1 @@
+"""Prompts: what is sent of a picture in words."""
