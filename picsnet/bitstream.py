@@ -2,9 +2,9 @@
 
     0xF5 | version, layer mask | width - 1 | height - 1 | layer | checksum | [layer | checksum]
 
-Layers stand in the order in which they matter, each but the last with its length before it and a
-CRC-8 of all bytes so far behind it; the last runs to the end of the file and is followed by a
-CRC-16. A file that is cut short still yields the layers before the cut.
+Layers stand in the order in which they matter, each but the last with its length before it, one
+byte, and a CRC-8 of all bytes so far behind it; the last runs to the end of the file and is
+followed by a CRC-16. A file that is cut short still yields the layers before the cut.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ VERSION = 1
 MIN_SIDE = 16
 MAX_SIDE = 8192
 FINGERPRINT_BYTES = 3
-MAX_TEXT_BYTES = 1024
+DECODER_BYTES = 2
+MAX_TEXT_BYTES = 255
 MAX_SKETCH_BYTES = 4 * 2**20
 TEXT, SKETCH = 1, 2
 
@@ -54,14 +55,16 @@ class PicsFile:
 
     Attributes:
         width, height: of the picture, pixels, 16..8192.
-        text: body of the text layer (prompt, decoder, candidate), or None.
+        text: body of the text layer (`picsnet.textlayer`), or None.
         sketch: the sketch layer, or None.
+        missing: layers that the file announces and that did not arrive whole.
     """
 
     width: int
     height: int
     text: bytes | None = None
     sketch: SketchLayer | None = None
+    missing: tuple[str, ...] = ()
 
 
 def write(file: PicsFile) -> bytes:
@@ -92,7 +95,7 @@ def write(file: PicsFile) -> bytes:
     last = max(bodies)
     for layer, body in sorted(bodies.items()):
         if layer != last:
-            data += _varint(len(body))
+            data.append(len(body))
         data += body
         data += _checksum(data, layer == last)
     return bytes(data)
@@ -106,6 +109,7 @@ class _Layout:
     height: int
     header_end: int
     layers: list[tuple[int, int, int, int, int]]
+    missing: tuple[str, ...]
     damage: BitstreamError | None
 
 
@@ -134,11 +138,13 @@ def read(data: bytes, *, name: str = "<bytes>", partial: bool = False) -> PicsFi
             text = body
         else:
             sketch = SketchLayer(body[:FINGERPRINT_BYTES], body[FINGERPRINT_BYTES:])
-    return PicsFile(layout.width, layout.height, text, sketch)
+    return PicsFile(layout.width, layout.height, text, sketch, layout.missing)
 
 
 def layer_bytes(data: bytes, *, name: str = "<bytes>") -> dict[str, int]:
     """Bytes of a whole file by what they are for; they sum to ``len(data)``.
+
+    The candidate's number, 1 to 8 bits, shares the stream of the prompt and is counted there.
 
     Raises:
         BitstreamError: as `read`.
@@ -146,7 +152,8 @@ def layer_bytes(data: bytes, *, name: str = "<bytes>") -> dict[str, int]:
     layout = _layout(data, name)
     if layout.damage is not None:
         raise layout.damage
-    parts = {"header": layout.header_end, "text": 0, "fingerprint": 0, "sketch": 0, "checksums": 0}
+    names = ("header", "decoder", "prompt", "fingerprint", "sketch", "checksums")
+    parts = {**dict.fromkeys(names, 0), "header": layout.header_end}
     for layer, length_start, start, end, checksum_end in layout.layers:
         parts["header"] += start - length_start
         parts["checksums"] += checksum_end - end
@@ -154,8 +161,21 @@ def layer_bytes(data: bytes, *, name: str = "<bytes>") -> dict[str, int]:
             parts["fingerprint"] += FINGERPRINT_BYTES
             parts["sketch"] += end - start - FINGERPRINT_BYTES
         else:
-            parts["text"] += end - start
+            parts["decoder"] += min(DECODER_BYTES, end - start)
+            parts["prompt"] += max(0, end - start - DECODER_BYTES)
     return parts
+
+
+def overhead_bytes(layers: dict[str, int]) -> int:
+    """What a file spends beside the payloads of prompt and sketch.
+
+    The candidate's bits are counted as a whole byte of it.
+
+    Args:
+        layers: as `layer_bytes` gives them.
+    """
+    candidate = min(1, layers["prompt"])
+    return sum(layers.values()) - layers["prompt"] - layers["sketch"] + candidate
 
 
 def _layout(data: bytes, name: str) -> _Layout:
@@ -187,7 +207,9 @@ def _layout(data: bytes, name: str) -> _Layout:
             if last:
                 length = len(data) - position - 2
             else:
-                length, position = _read_varint(data, position, name)
+                if position >= len(data):
+                    raise TruncatedFileError(_cut(name))
+                length, position = data[position], position + 1
             least = FINGERPRINT_BYTES if layer == SKETCH else 0
             if length > _LIMITS[layer]:
                 raise TruncatedFileError(
@@ -205,8 +227,9 @@ def _layout(data: bytes, name: str) -> _Layout:
             found.append((layer, length_start, position, end, checksum_end))
             position = checksum_end
     except BitstreamError as error:
-        return _Layout(width, height, header_end, found, error)
-    return _Layout(width, height, header_end, found, None)
+        missing = tuple(_NAMES[layer] for layer in present[len(found) :])
+        return _Layout(width, height, header_end, found, missing, error)
+    return _Layout(width, height, header_end, found, (), None)
 
 
 def _check_size(width: int, height: int, name: str) -> None:

@@ -14,6 +14,7 @@ from picsnet.bitstream import (
     PicsFile,
     SketchLayer,
     layer_bytes,
+    overhead_bytes,
     read,
     write,
 )
@@ -31,7 +32,7 @@ from tests.conftest import REPOSITORY
 sides = st.integers(16, 8192)
 sketches = st.builds(SketchLayer, st.binary(min_size=3, max_size=3), st.binary(max_size=300))
 files = st.builds(
-    PicsFile, sides, sides, st.none() | st.binary(max_size=200), st.none() | sketches
+    PicsFile, sides, sides, st.none() | st.binary(max_size=255), st.none() | sketches
 ).filter(lambda file: file.text is not None or file.sketch is not None)
 EXAMPLE = PicsFile(768, 512, None, SketchLayer(b"\x0a\x0b\x0c", b"\xde\xad\xbe\xef"))
 BOTH = PicsFile(768, 512, b"prompt", SketchLayer(b"abc", b"stream"))
@@ -43,9 +44,10 @@ def test_round_trip_and_accounting(file: PicsFile) -> None:
     assert read(data) == file
     parts = layer_bytes(data)
     assert sum(parts.values()) == len(data)
-    assert parts["text"] == len(file.text or b"")
+    assert parts["decoder"] + parts["prompt"] == len(file.text or b"")
     assert parts["sketch"] == (len(file.sketch.stream) if file.sketch else 0)
-    assert len(data) - parts["text"] - parts["sketch"] <= 14
+    assert len(data) - parts["prompt"] - parts["sketch"] <= 15
+    assert overhead_bytes(parts) <= 16
 
 
 def test_the_documents_example_is_true() -> None:
@@ -93,7 +95,7 @@ def test_a_cut_sketch_leaves_the_text() -> None:
     data = write(BOTH)[:-4]
     with pytest.raises(ChecksumError):
         read(data)
-    assert read(data, partial=True) == PicsFile(768, 512, b"prompt", None)
+    assert read(data, partial=True) == PicsFile(768, 512, b"prompt", None, ("sketch",))
 
 
 def test_a_cut_text_leaves_nothing() -> None:

@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from picsnet.bitstream import layer_bytes, read
+from picsnet.bitstream import layer_bytes, overhead_bytes, read
 from picsnet.errors import PicsnetError
 from picsnet.files import expand_inputs, read_file
 
@@ -34,18 +35,27 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps(record))
             continue
-        print(f"{record['file']}: {record['width']}x{record['height']}, {record['bytes']} bytes, ")
-        print(f"  {record['bpp']:.5f} bpp including the container")
-        layers = record["layers"]
-        assert isinstance(layers, dict)
-        for name, size in layers.items():
-            print(f"  {name:<12} {size:>6} bytes")
-        if record["model"]:
-            print(f"  sketch model {record['model']}")
+        _print(record)
     return status
 
 
-def describe(path: Path) -> dict[str, object]:
+def _print(record: dict[str, Any]) -> None:
+    print(f"{record['file']}: {record['width']}x{record['height']}, {record['bytes']} bytes, ")
+    print(f"  {record['bpp']:.5f} bpp including the container")
+    for name, size in record["layers"].items():
+        if size:
+            print(f"  {name:<12} {size:>6} bytes")
+    print(f"  {record['overhead_bytes']} bytes beside prompt and sketch")
+    if record["decoder"]:
+        print(
+            f"  decoder {record['decoder']}, drawn at {record['size']} pixels, candidate "
+            f"{record['candidate']} (in {record['candidate_bits']} bits)"
+        )
+    if record["model"]:
+        print(f"  sketch model {record['model']}")
+
+
+def describe(path: Path) -> dict[str, Any]:
     """One file's contents.
 
     Raises:
@@ -53,12 +63,29 @@ def describe(path: Path) -> dict[str, object]:
     """
     data = read_file(path)
     file = read(data, name=str(path))
+    layers = layer_bytes(data)
     return {
         "file": str(path),
         "width": file.width,
         "height": file.height,
         "bytes": len(data),
         "bpp": 8 * len(data) / (file.width * file.height),
-        "layers": layer_bytes(data),
+        "layers": layers,
+        "overhead_bytes": overhead_bytes(layers),
         "model": file.sketch.fingerprint.hex() if file.sketch else None,
+        **_head(file.text, str(path)),
+    }
+
+
+def _head(text: bytes | None, name: str) -> dict[str, Any]:
+    if text is None:
+        return {"decoder": None, "size": None, "candidate_bits": None, "candidate": None}
+    from picsnet.textlayer import read_head
+
+    head = read_head(text, name)
+    return {
+        "decoder": f"{head.decoder:03x}",
+        "size": head.size,
+        "candidate_bits": head.candidate_bits,
+        "candidate": head.candidate,
     }
