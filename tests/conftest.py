@@ -38,3 +38,14 @@ def maps_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(12):
         Image.fromarray(drawn_map(200, 280, seed)).save(folder / f"map{seed:02d}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def miniature_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A miniature pipeline's folder with ControlNet, a CLIP model beside it, and settings."""
+    from tests.miniatures import save_clip, save_pipeline
+
+    folder = save_pipeline(tmp_path_factory.mktemp("decoder") / "miniature")
+    save_clip(folder / "clip")
+    (folder / "picsnet.yaml").write_text("clip: clip\nsettings:\n  steps: 3\n  size: 256\n")
+    return folder

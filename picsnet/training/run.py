@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import OmegaConf
 
 from picsnet.config import RunConfig, to_dict
+from picsnet.devices import has_amx
 from picsnet.errors import CheckpointError, OutputError
 from picsnet.files import atomic_write
 from picsnet.training.environment import describe_environment
@@ -63,7 +64,7 @@ def choose_precision(asked: str) -> str:
         return asked
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
+    return "bf16-mixed" if has_amx() else "32-true"
 
 
 class LastCheckpoint(Callback):

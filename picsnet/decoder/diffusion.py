@@ -1,0 +1,337 @@
+"""A frozen Stable Diffusion pipeline as a decoder: token ids, a sketch and a seed to a picture.
+
+    ids + suffix -> text encoder -> embeddings --+
+    sketch -> sharpened -> ControlNet -----------+-> U-Net, `steps` times -> VAE -> picture
+    candidate's number -> CPU generator -> noise-+
+
+The method is PICS of "Text + Sketch: Image Compression at Ultra Low Rates" (arXiv 2307.01944,
+section 3); without sketch and ControlNet it is PIC. Nothing here is trained.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from picsnet.decoder import loading
+from picsnet.decoder.files import (
+    controlnet_files,
+    controlnet_variant,
+    pipeline_files,
+    read_vocabulary,
+    weight_files,
+)
+from picsnet.decoder.identity import identify
+from picsnet.decoder.spec import DecoderSpec
+from picsnet.errors import ModelError, PromptError
+from picsnet.hub import resolve
+
+OPTION = "--decoder"
+TILED_PIXELS = 2**20
+"""Larger pictures go through the VAE in tiles, on every device: the rule is part of the picture."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What one picture is drawn from.
+
+    Attributes:
+        ids: of the prompt, without start, end and padding.
+        sketch: (H, W) uint8, 255 a sure edge; None draws from the prompt alone.
+        candidate: number of the noise, from 0.
+    """
+
+    ids: Sequence[int]
+    sketch: NDArray[np.uint8] | None
+    candidate: int = 0
+
+
+class DiffusionDecoder:
+    """Draws pictures with a decoder that is loaded when it is first needed, and then kept.
+
+    Args:
+        spec: which one, and how it is run.
+        device: "cpu", "cuda", "cuda:N" or "mps".
+        progress: show a bar of the sampler's steps.
+    """
+
+    def __init__(self, spec: DecoderSpec, device: str = "cpu", progress: bool = False) -> None:
+        self.spec = spec
+        self.device = device
+        self.progress = progress
+        self._pipelines: dict[bool, Any] = {}
+        self._largest_batch: int | None = None
+
+    # What needs no weights in memory.
+
+    @functools.cached_property
+    def folder(self) -> Path:
+        """Of the pipeline, fetched if need be.
+
+        Raises:
+            ModelError: it cannot be had.
+        """
+        spec = self.spec
+        folder = resolve(
+            spec.pipeline,
+            what=f"the pipeline of decoder {spec.name}",
+            option=OPTION,
+            revision=spec.revision,
+            patterns=pipeline_files(spec),
+        )
+        if not (folder / "model_index.json").is_file():
+            raise ModelError(
+                f"{folder}: holds no model_index.json, so it is no diffusers pipeline; name the "
+                f"folder that save_pretrained wrote: {OPTION} FOLDER"
+            )
+        return folder
+
+    @functools.cached_property
+    def control_folder(self) -> Path:
+        """Of the ControlNet, fetched if need be.
+
+        Raises:
+            ModelError: it cannot be had, or the decoder has none.
+        """
+        spec = self.spec
+        if spec.controlnet is not None:
+            return resolve(
+                spec.controlnet,
+                what=f"the ControlNet of decoder {spec.name}",
+                option=f"controlnet in a YAML file for {OPTION}",
+                revision=spec.controlnet_revision,
+                patterns=controlnet_files(spec),
+            )
+        if not (self.folder / "controlnet").is_dir():
+            raise ModelError(
+                f"{self.folder}: has no ControlNet, so it draws no sketches; use --mode pic, or a "
+                f"YAML file with pipeline: and controlnet: for {OPTION}"
+            )
+        return self.folder / "controlnet"
+
+    @functools.cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Token to id, of the pipeline's tokenizer."""
+        return read_vocabulary(self.folder / "tokenizer")
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        """The pipeline's CLIPTokenizer."""
+        return loading.load_tokenizer(self.folder)
+
+    @property
+    def max_tokens(self) -> int:
+        """How long a prompt may be beside start, end and suffix."""
+        return int(self.tokenizer.model_max_length) - 2 - len(self._suffix)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of a text without start and end, cut to `max_tokens`."""
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        return [int(i) for i in ids][: self.max_tokens]
+
+    def untokenize(self, ids: Sequence[int]) -> str:
+        """A text for people to read. Tokenised again it need not give the same ids."""
+        return str(self.tokenizer.decode(list(ids))).strip()
+
+    def identity(self, control: bool) -> int:
+        """0..4095: what a file names this decoder by.
+
+        Args:
+            control: with its ControlNet (PICS) or without (PIC).
+        """
+        return self._identities(control)
+
+    @functools.cache  # noqa: B019  a decoder lives as long as its process
+    def _identities(self, control: bool) -> int:
+        folder, variant = self.folder, self.spec.variant
+        components = {
+            name: [*weight_files(folder / name, variant), *extra]
+            for name, extra in (
+                ("text_encoder", []),
+                ("unet", []),
+                ("vae", [folder / "vae" / "config.json"]),
+            )
+        }
+        if control:
+            components["controlnet"] = weight_files(
+                self.control_folder, controlnet_variant(self.spec)
+            )
+        return identify(
+            self.spec.settings,
+            folder / "scheduler" / "scheduler_config.json",
+            self.vocabulary,
+            components,
+        )
+
+    # Drawing.
+
+    def load(self, control: bool) -> None:
+        """Load what drawing needs now rather than with the first picture.
+
+        Args:
+            control: with the ControlNet or without.
+
+        Raises:
+            ModelError: it cannot be had.
+        """
+        self._pipeline(control)
+
+    def draw(self, drawings: Sequence[Drawing], width: int, height: int) -> list[NDArray[np.uint8]]:
+        """Pictures of one size, in as few batches as memory allows.
+
+        A picture's noise depends on its candidate's number alone; batches of other sizes differ in
+        the last bits of floating-point sums.
+
+        Args:
+            drawings: all with a sketch of (height, width), or all without.
+            width, height: pixels, multiples of 8.
+
+        Returns:
+            (height, width, 3) uint8 each.
+
+        Raises:
+            ModelError: the decoder cannot be had, or not even one picture fits in memory.
+            PromptError: a prompt does not fit.
+        """
+        pictures: list[NDArray[np.uint8]] = []
+        size = min(len(drawings), self._largest_batch or len(drawings))
+        while len(pictures) < len(drawings):
+            batch = drawings[len(pictures) : len(pictures) + size]
+            try:
+                pictures += self._draw_batch(batch, width, height)
+            except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise ModelError(
+                        f"decoder {self.spec.name}: not enough memory on {self.device} for one "
+                        f"picture of {width}x{height}; use a smaller size (--decoder-set size=384) "
+                        "or another --device"
+                    ) from None
+                size = self._largest_batch = -(-size // 2)
+                if self.device.startswith("cuda"):
+                    torch.cuda.empty_cache()
+        return pictures
+
+    @torch.inference_mode()
+    def _draw_batch(
+        self, drawings: Sequence[Drawing], width: int, height: int
+    ) -> list[NDArray[np.uint8]]:
+        settings = self.spec.settings
+        sketches = [drawing.sketch for drawing in drawings if drawing.sketch is not None]
+        if len(sketches) not in (0, len(drawings)):
+            raise ValueError("one batch is drawn either with sketches or without")
+        pipeline = self._pipeline(control=bool(sketches))
+        generators = [torch.Generator("cpu").manual_seed(d.candidate) for d in drawings]
+        arguments: dict[str, Any] = {
+            "prompt_embeds": self._embeddings([drawing.ids for drawing in drawings]),
+            "num_inference_steps": settings.steps,
+            "guidance_scale": settings.guidance,
+            "latents": self._noise(pipeline, generators, width, height),
+            "generator": generators,
+            "width": width,
+            "height": height,
+            "output_type": "np",
+        }
+        if settings.guidance > 1:
+            negative = self._embed_text(settings.negative)
+            arguments["negative_prompt_embeds"] = negative.expand(len(drawings), -1, -1)
+        if sketches:
+            arguments["image"] = torch.stack([self._condition(sketch) for sketch in sketches])
+            arguments["controlnet_conditioning_scale"] = settings.control_scale
+        if width * height > TILED_PIXELS:
+            pipeline.vae.enable_tiling()
+        else:
+            pipeline.vae.disable_tiling()
+        pictures = pipeline(**arguments).images
+        return [np.rint(picture * 255).astype(np.uint8) for picture in pictures]
+
+    def _noise(
+        self, pipeline: Any, generators: list[torch.Generator], width: int, height: int
+    ) -> Tensor:
+        """Each candidate's own, from the CPU: devices and batches have no part in it."""
+        scale = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+        shape = (1, pipeline.unet.config.in_channels, height // scale, width // scale)
+        noise = [torch.randn(shape, generator=generator) for generator in generators]
+        return torch.cat(noise).to(self.device, pipeline.unet.dtype)
+
+    def _condition(self, sketch: NDArray[np.uint8]) -> Tensor:
+        """The sketch as the ControlNet is given it: sharpened, cut to bytes, three channels."""
+        from torchvision.transforms.functional import adjust_sharpness
+
+        x = torch.tensor(sketch)[None].float() / 255
+        x = adjust_sharpness(x, self.spec.settings.sharpness)
+        condition: Tensor = ((x * 255).clamp(0, 255).floor() / 255).expand(3, -1, -1)
+        return condition
+
+    @functools.cached_property
+    def _suffix(self) -> list[int]:
+        return self._ids_of(f", {self.spec.settings.suffix}") if self.spec.settings.suffix else []
+
+    def _ids_of(self, text: str) -> list[int]:
+        return [int(i) for i in self.tokenizer(text, add_special_tokens=False).input_ids]
+
+    def _embeddings(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """(B, 77, D) of prompts and suffix."""
+        rows = []
+        for ids in prompts:
+            if len(ids) > self.max_tokens or not all(0 <= i < len(self.vocabulary) for i in ids):
+                raise PromptError(
+                    f"a prompt of {len(ids)} tokens does not fit decoder {self.spec.name}: at most "
+                    f"{self.max_tokens}, ids below {len(self.vocabulary)}; shorten it"
+                )
+            # An empty prompt leaves the suffix without its comma.
+            suffix = self._suffix if ids else self._ids_of(self.spec.settings.suffix)
+            rows.append([*ids, *suffix])
+        return self._embed_ids(rows)
+
+    def _embed_text(self, text: str) -> Tensor:
+        return self._embed_ids([self._ids_of(text)[: self.tokenizer.model_max_length - 2]])
+
+    def _embed_ids(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Hidden states of the text encoder, as the pipeline itself would take them."""
+        tokenizer, length = self.tokenizer, int(self.tokenizer.model_max_length)
+        padded = torch.full((len(rows), length), tokenizer.pad_token_id)
+        mask = torch.zeros_like(padded)
+        for row, out, seen in zip(rows, padded, mask, strict=True):
+            whole = [tokenizer.bos_token_id, *row, tokenizer.eos_token_id]
+            out[: len(whole)] = torch.tensor(whole)
+            seen[: len(whole)] = 1
+        encoder = self._any_pipeline().text_encoder
+        masked = getattr(encoder.config, "use_attention_mask", False)
+        device = self.device
+        states: Tensor = encoder(
+            padded.to(device), attention_mask=mask.to(device) if masked else None
+        )[0]
+        return states
+
+    def _any_pipeline(self) -> Any:
+        return next(iter(self._pipelines.values()))
+
+    def _pipeline(self, control: bool) -> Any:
+        """Stable Diffusion's pipeline with or without a ControlNet; the parts are shared."""
+        if control not in self._pipelines:
+            if self._pipelines:
+                parts = dict(self._any_pipeline().components)
+            else:
+                parts = loading.load_parts(self.folder, self.spec, self.tokenizer, self.device)
+            folder = self.control_folder if control else None
+            pipeline = loading.assemble(parts, folder, self.spec, self.device)
+            pipeline.set_progress_bar_config(disable=not self.progress)
+            self._pipelines[control] = pipeline
+        return self._pipelines[control]
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        # How the CPU's allocator says it.
+        "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    )

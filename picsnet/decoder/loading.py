@@ -1,0 +1,156 @@
+"""A diffusers pipeline from its folder: which files, in which type, on which device."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from picsnet.decoder.files import controlnet_variant
+from picsnet.decoder.spec import DecoderSpec
+from picsnet.devices import inference_dtype
+from picsnet.errors import ModelError
+
+# Beside the weights: activations of one picture at 512x512, with guidance.
+_WORKING_BYTES = 2 * 2**30
+
+_SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "ddim": ("DDIMScheduler", {}),
+    "dpmsolver": ("DPMSolverMultistepScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler-trailing": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
+    "lcm": ("LCMScheduler", {}),
+}
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The CLIPTokenizer in a pipeline's folder.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    from transformers import CLIPTokenizer
+
+    with _readable_errors(folder / "tokenizer"):
+        return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+
+
+def load_parts(folder: Path, spec: DecoderSpec, tokenizer: Any, device: str) -> dict[str, Any]:
+    """All parts of a pipeline but the ControlNet, in the type that the device does well.
+
+    Raises:
+        ModelError: one cannot be loaded.
+    """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    parts: dict[str, Any] = {"tokenizer": tokenizer}
+    for name, kind in (
+        ("text_encoder", CLIPTextModel),
+        ("vae", AutoencoderKL),
+        ("unet", UNet2DConditionModel),
+    ):
+        parts[name] = _load(kind, folder / name, spec.variant, device)
+    parts["scheduler"] = _scheduler(folder / "scheduler", spec.settings.scheduler)
+    return parts
+
+
+def assemble(parts: dict[str, Any], control: Path | None, spec: DecoderSpec, device: str) -> Any:
+    """Stable Diffusion's pipeline on its device, with a ControlNet if its folder is given.
+
+    Raises:
+        ModelError: the ControlNet cannot be loaded.
+    """
+    from diffusers import (
+        ControlNetModel,
+        StableDiffusionControlNetPipeline,
+        StableDiffusionPipeline,
+    )
+
+    names = ("tokenizer", "text_encoder", "vae", "unet", "scheduler")
+    shared = {name: parts[name] for name in names}
+    shared |= {"safety_checker": None, "feature_extractor": None}
+    with _quiet():
+        if control is None:
+            pipeline: Any = StableDiffusionPipeline(**shared, requires_safety_checker=False)
+        else:
+            network = _load(ControlNetModel, control, controlnet_variant(spec), device)
+            pipeline = StableDiffusionControlNetPipeline(
+                **shared, controlnet=network, requires_safety_checker=False
+            )
+    pipeline.vae.enable_slicing()
+    if _short_of_memory(pipeline, device):
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline.to(device)
+    return pipeline
+
+
+def _load(kind: Any, folder: Path, variant: str | None, device: str) -> Any:
+    options = {"variant": variant} if variant else {}
+    with _readable_errors(folder):
+        model = kind.from_pretrained(
+            folder, dtype=inference_dtype(device), local_files_only=True, **options
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _scheduler(folder: Path, name: str) -> Any:
+    import diffusers
+
+    with _readable_errors(folder):
+        config = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8"))
+        kind, changes = _SCHEDULERS.get(name) or (config["_class_name"], {})
+        return getattr(diffusers, kind).from_config(config, **changes)
+
+
+def _short_of_memory(pipeline: Any, device: str) -> bool:
+    """Whether the weights leave a CUDA device too little to work with."""
+    if not device.startswith("cuda"):
+        return False
+    parts = [p for p in pipeline.components.values() if isinstance(p, torch.nn.Module)]
+    away = [x for part in parts for x in part.parameters() if not x.is_cuda]
+    free, _ = torch.cuda.mem_get_info(torch.device(device))
+    return sum(x.numel() * x.element_size() for x in away) + _WORKING_BYTES > free
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' notes on parts that are left out on purpose."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    level = diffusers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        diffusers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _readable_errors(folder: Path) -> Iterator[None]:
+    """Whatever the libraries raise on a bad folder, in one line."""
+    try:
+        with _quiet():
+            yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ModelError(
+            f"{folder}: cannot be loaded ({type(error).__name__}: {reason}); fetch it again, or "
+            "name another decoder: --decoder"
+        ) from None
