@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import textwrap
 import warnings
@@ -13,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from picsnet.errors import SketcherError
+from picsnet.errors import ModelError, SketcherError
+from picsnet.hub import resolve
 from picsnet.sketch.strips import in_strips
 
 DEFAULT_SOURCE = "lllyasviel/Annotators"
@@ -39,7 +39,7 @@ class HedSketcher:
     the picture's shorter side is 512 and the other a multiple of 64.
 
     Args:
-        source: a folder that holds ``ControlNetHED.pth``, or the id of a hub repository.
+        source: a folder that holds ``ControlNetHED.pth``, or a hub id OWNER/NAME[@REVISION].
         device: where to run.
 
     Raises:
@@ -82,34 +82,18 @@ class HedSketcher:
 
 def _find_weights(source: str) -> Path:
     """The weights' file on this machine, fetched from the hub if need be."""
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        if not (folder / WEIGHTS).is_file():
-            raise SketcherError(
-                f"{folder}: holds no {WEIGHTS}; put it there, for one with: "
-                f"hf download {DEFAULT_SOURCE} {WEIGHTS} --local-dir {folder}"
-            )
-        return folder / WEIGHTS
-    if source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise SketcherError(
-            f"{source}: no such folder, and no hub id (OWNER/NAME); name a folder that holds "
-            f"{WEIGHTS}: hed:FOLDER"
-        )
-    from huggingface_hub import hf_hub_download
-
-    # What is cached serves without asking the hub: the same weights tomorrow, and offline. If
-    # nothing is, the second try tells why.
-    with contextlib.suppress(Exception):
-        return Path(hf_hub_download(source, WEIGHTS, local_files_only=True))
     try:
-        return Path(hf_hub_download(source, WEIGHTS))
-    except Exception as error:
-        # The hub client lets its own, httpx's and the system's errors through.
+        folder = resolve(
+            source, what="the HED detector", option="--sketcher hed:FOLDER", patterns=[WEIGHTS]
+        )
+    except ModelError as error:
+        raise SketcherError(f"{error}, or use the sketcher that ships: bundled") from None
+    if not (folder / WEIGHTS).is_file():
         raise SketcherError(
-            f"{source}: {WEIGHTS} is not in the cache and cannot be fetched ({_short(error)}); "
-            f"fetch it beforehand with: hf download {source} {WEIGHTS}, or name a folder that "
-            "holds it: hed:FOLDER, or use the sketcher that ships: bundled"
-        ) from None
+            f"{folder}: holds no {WEIGHTS}; put it there, for one with: "
+            f"hf download {DEFAULT_SOURCE} {WEIGHTS} --local-dir {folder}"
+        )
+    return folder / WEIGHTS
 
 
 def _load_network(weights: Path) -> torch.nn.Module:
