@@ -1,0 +1,161 @@
+"""Inversion of prompts, on a miniature CLIP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from picsnet.clip import Clip
+from picsnet.errors import ConfigError, ModelError, PromptError
+from picsnet.prompt.inversion import InversionConfig, invert
+from tests.miniatures import save_clip
+
+QUICK = InversionConfig(tokens=4, steps=30, patience=30)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    return Clip.from_pretrained(str(save_clip(tmp_path_factory.mktemp("clip"))))
+
+
+def planted(clip: Clip, count: int, tokens: int = 4, seed: int = 0) -> list[list[int]]:
+    usable = sorted(set(clip.vocabulary.values()) - clip.special_ids)
+    rng = np.random.default_rng(seed)
+    return rng.choice(usable, (count, tokens)).tolist()
+
+
+def test_planted_prompts_are_found(clip: Clip) -> None:
+    """Of 20 planted prompts of four tokens, at least 19 at 0.98, as anybody can check."""
+    similarities, chance = [], []
+    for seed in range(4):
+        prompts = planted(clip, 5, seed=seed)
+        features = clip.text_features(prompts)
+        found = invert(clip, features, InversionConfig(tokens=4, steps=1500, seed=seed))
+        assert all(len(one.ids) == 4 for one in found)
+        own = (clip.text_features([one.ids for one in found]) * features).sum(-1)
+        assert [one.similarity for one in found] == pytest.approx(own.tolist(), abs=1e-5)
+        similarities += own.tolist()
+        other = clip.text_features(planted(clip, 5, seed=100 + seed))
+        chance += (other * features).sum(-1).tolist()
+    assert sum(s >= 0.98 for s in similarities) >= 19, similarities
+    assert np.mean(chance) < 0.8, chance  # what any prompt comes to
+
+
+def test_one_forward_and_one_backward_a_step(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"forward": 0, "backward": 0}
+    tower = clip.embedded_features
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        counts["forward"] += 1
+        features = tower(*arguments)
+
+        def note(gradient: torch.Tensor) -> None:
+            counts["backward"] += 1
+
+        features.register_hook(note)
+        return features
+
+    monkeypatch.setattr(clip, "embedded_features", counted)
+    monkeypatch.setattr(clip, "text_features", None)  # no passes beside those
+    features = torch.nn.functional.normalize(torch.randn(3, 24), dim=-1)
+    found = invert(clip, features, QUICK)
+    assert [one.steps for one in found] == [30] * 3
+    assert counts == {"forward": 30, "backward": 30}
+
+
+def test_the_same_seed_the_same_prompt(clip: Clip) -> None:
+    features = clip.text_features(planted(clip, 3, seed=7))
+    first = invert(clip, features, QUICK)
+    torch.manual_seed(1)
+    assert invert(clip, features, QUICK) == first
+    other = invert(clip, features, InversionConfig(tokens=4, steps=30, patience=30, seed=1))
+    assert [one.ids for one in other] != [one.ids for one in first]
+
+
+def test_no_picture_sees_another(clip: Clip) -> None:
+    features = clip.text_features(planted(clip, 4, seed=8))
+    together = invert(clip, features, QUICK)
+    alone = [invert(clip, one[None], QUICK)[0] for one in features]
+    for one, other in zip(together, alone, strict=True):
+        assert one.ids == other.ids
+        assert one.similarity == pytest.approx(other.similarity, abs=1e-5)
+
+
+def test_special_tokens_are_never_in_a_prompt(clip: Clip) -> None:
+    """Not even where the target was made of them."""
+    special = sorted(clip.special_ids - {clip.start_id, clip.end_id})
+    rng = np.random.default_rng(0)
+    features = clip.text_features(rng.choice(special, (6, 4)).tolist())
+    for one in invert(clip, features, InversionConfig(tokens=4, steps=100, restarts=2)):
+        assert not set(one.ids) & clip.special_ids
+        assert set(one.ids) <= set(clip.vocabulary.values())
+
+
+def test_a_search_that_has_stopped_improving_ends(clip: Clip) -> None:
+    features = clip.text_features(planted(clip, 3, tokens=1, seed=9))
+    found = invert(clip, features, InversionConfig(tokens=1, steps=5000, patience=60))
+    assert all(one.steps < 3000 for one in found)
+
+
+def test_more_restarts_and_swaps_do_not_find_worse(clip: Clip) -> None:
+    features = clip.text_features(planted(clip, 6, seed=10))
+    plain, swaps, both = (
+        np.mean([one.similarity for one in invert(clip, features, config)])
+        for config in (
+            InversionConfig(tokens=4, steps=150, swaps=0),
+            InversionConfig(tokens=4, steps=150, swaps=4),
+            InversionConfig(tokens=4, steps=150, swaps=4, restarts=4),
+        )
+    )
+    assert plain < swaps < both + 0.005
+
+
+def test_memory_that_runs_out_halves_the_batch(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = clip.text_features(planted(clip, 5, seed=11))
+    expected = invert(clip, features, QUICK)
+    tower, sizes = clip.embedded_features, []
+
+    def cramped(ids: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(ids))
+        if len(ids) > 2 * (1 + QUICK.swaps):
+            raise torch.OutOfMemoryError
+        return tower(ids, embeddings)
+
+    monkeypatch.setattr(clip, "embedded_features", cramped)
+    found = invert(clip, features, QUICK)
+    assert [one.ids for one in found] == [one.ids for one in expected]
+    assert sizes[:2] == [15, 9] and max(sizes[2:]) == 6
+
+    def none(ids: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(clip, "embedded_features", none)
+    with pytest.raises(ModelError, match="not enough memory on cpu for one picture"):
+        invert(clip, features, QUICK)
+
+
+def test_more_tokens_than_the_model_takes(clip: Clip) -> None:
+    with pytest.raises(PromptError, match="80 tokens, but the CLIP model takes 75"):
+        invert(clip, clip.text_features([[0]]), InversionConfig(tokens=80))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"tokens": 0}, {"steps": 1.5}, {"lr": 0}, {"restarts": True}, {"weight_decay": float("nan")}],
+)
+def test_settings_that_cannot_work(values: dict[str, Any]) -> None:
+    (name,) = values
+    with pytest.raises(ConfigError, match=f"inversion: {name} is"):
+        InversionConfig(**values)
+
+
+def test_the_bar_is_for_terminals(clip: Clip, capsys: pytest.CaptureFixture[str]) -> None:
+    invert(clip, clip.text_features([[5, 6]]), QUICK, progress=True)
+    assert capsys.readouterr().err == ""  # not a terminal
+
+
+def test_empty_batches(clip: Clip) -> None:
+    assert invert(clip, torch.zeros(0, 24), QUICK) == []
