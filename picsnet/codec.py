@@ -16,9 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from picsnet.bitstream import PicsFile, SketchLayer, read, write
-from picsnet.checkpoints import SketchModel
+from picsnet.checkpoints import SketchModel, find_by_fingerprint, load_model
 from picsnet.entropy import FrequencyTables, InvalidStreamError, StreamDecoder, StreamEncoder
-from picsnet.errors import CorruptStreamError, FingerprintError, UnsupportedLayerError
+from picsnet.errors import (
+    CheckpointError,
+    CorruptStreamError,
+    FingerprintError,
+    UnsupportedLayerError,
+)
 from picsnet.ntc.hyperprior import Symbols
 
 Map = NDArray[np.uint8]
@@ -98,11 +103,7 @@ class SketchCodec:
             raise UnsupportedLayerError(
                 f"{name}: holds no sketch; decode it with the decoder that its prompt is for"
             )
-        if file.sketch.fingerprint != self.model.fingerprint:
-            raise FingerprintError(
-                f"{name}: was written with model {file.sketch.fingerprint.hex()}, but "
-                f"{self.model.name} is {self.model.fingerprint.hex()}; name the right one: --ckpt"
-            )
+        check_fingerprint(self.model, file.sketch.fingerprint, name)
         return self.decode_stream(file.sketch.stream, file.height, file.width, name)
 
     def decode_stream(self, stream: bytes, height: int, width: int, name: str = "<bytes>") -> Map:
@@ -125,6 +126,53 @@ class SketchCodec:
         # Cut to bytes as `numpy.rint` would: half to even.
         result: Map = (x_hat * 255).round().to(torch.uint8).cpu().numpy()
         return result
+
+
+class SketchCodecs:
+    """Codecs by the fingerprints that files name, each loaded when a file first asks for it.
+
+    Args:
+        ckpt: the one model to decode with; None looks among those that ship.
+        device: where they run.
+    """
+
+    def __init__(self, ckpt: str | None, device: str) -> None:
+        self._ckpt, self._device = ckpt, device
+        self._codecs: dict[bytes, SketchCodec] = {}
+
+    def get(self, fingerprint: bytes, name: str) -> SketchCodec:
+        """The codec that a file was written with.
+
+        Raises:
+            FingerprintError: none of those at hand is.
+            CheckpointError: ``ckpt`` cannot be loaded.
+        """
+        if fingerprint not in self._codecs:
+            self._codecs[fingerprint] = SketchCodec(self._load(fingerprint, name))
+        return self._codecs[fingerprint]
+
+    def _load(self, fingerprint: bytes, name: str) -> SketchModel:
+        if self._ckpt is None:
+            try:
+                return find_by_fingerprint(fingerprint, self._device)
+            except CheckpointError as error:
+                raise FingerprintError(f"{name}: {error}") from None
+        model = load_model(self._ckpt, self._device)
+        check_fingerprint(model, fingerprint, name)
+        return model
+
+
+def check_fingerprint(model: SketchModel, fingerprint: bytes, name: str) -> None:
+    """Refuse a model that is not the one a file was written with.
+
+    Raises:
+        FingerprintError: it is another.
+    """
+    if fingerprint != model.fingerprint:
+        raise FingerprintError(
+            f"{name}: was written with model {fingerprint.hex()}, but "
+            f"{model.name} is {model.fingerprint.hex()}; name the right one: --ckpt"
+        )
 
 
 def _padded(x: Tensor, multiple: int) -> Tensor:

@@ -6,17 +6,17 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from picsnet.errors import PicsnetError, UsageError
 from picsnet.files import InputFile
 
 Record = dict[str, Any]
+Pair = tuple[InputFile, Path]
+T = TypeVar("T")
 
 
-def output_paths(
-    inputs: list[InputFile], out: str | None, suffix: str
-) -> list[tuple[InputFile, Path]]:
+def output_paths(inputs: list[InputFile], out: str | None, suffix: str) -> list[Pair]:
     """Where each input's result goes.
 
     Args:
@@ -47,7 +47,7 @@ def output_paths(
 
 
 def run_all(
-    pairs: list[tuple[InputFile, Path]],
+    pairs: list[Pair],
     work: Callable[[Path, Path], Record],
     describe: Callable[[Record], str],
     as_json: bool,
@@ -58,27 +58,51 @@ def run_all(
     Results go to stdout, one line (or JSON object) each; the progress bar and errors to stderr. A
     failing input is named and the others go on; the status is then that of the last failure.
     """
+    return run_chunks(
+        pairs, 1, lambda chunk: [work(chunk[0][0].path, chunk[0][1])], describe, as_json, quiet
+    )
+
+
+def run_chunks(
+    pairs: list[Pair],
+    size: int,
+    work: Callable[[list[Pair]], list[Record]],
+    describe: Callable[[Record], str],
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """As `run_all`, for work that is done on several inputs together.
+
+    A chunk that fails is done again one by one, so that the failing input is named and the others
+    are not lost.
+    """
     status = 0
-    for item, target in _progress(pairs, quiet or as_json):
-        try:
-            record = work(item.path, target)
-        except PicsnetError as error:
-            print(f"picsnet: error: {error}", file=sys.stderr)
-            status = error.exit_status
-            continue
-        if as_json:
-            print(json.dumps(record), flush=True)
-        elif not quiet:
-            print(describe(record), flush=True)
+    chunks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    for chunk in _progress(chunks, quiet or as_json):
+        pending = [chunk]
+        while pending:
+            some = pending.pop(0)
+            try:
+                records = work(some)
+            except PicsnetError as error:
+                if len(some) > 1:
+                    pending += [[pair] for pair in some]
+                    continue
+                print(f"picsnet: error: {error}", file=sys.stderr)
+                status = error.exit_status
+                continue
+            for record in records:
+                if as_json:
+                    print(json.dumps(record), flush=True)
+                elif not quiet:
+                    print(describe(record), flush=True)
     return status
 
 
-def _progress(
-    pairs: list[tuple[InputFile, Path]], silent: bool
-) -> Iterable[tuple[InputFile, Path]]:
-    if silent or len(pairs) == 1 or not sys.stderr.isatty():
-        return pairs
+def _progress(items: list[T], silent: bool) -> Iterable[T]:
+    if silent or len(items) == 1 or not sys.stderr.isatty():
+        return items
     from tqdm import tqdm
 
-    bar: Iterable[tuple[InputFile, Path]] = tqdm(pairs, unit="file", file=sys.stderr)
+    bar: Iterable[T] = tqdm(items, file=sys.stderr)
     return bar

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from picsnet.cli import options
 from picsnet.cli.batch import Record, output_paths, run_all
-from picsnet.errors import PicsnetError
 from picsnet.files import expand_inputs, read_file
 
 if TYPE_CHECKING:
-    from picsnet.codec import SketchCodec
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from picsnet.bitstream import PicsFile
+    from picsnet.codec import SketchCodecs
+    from picsnet.pics import PICS
 
 NAME = "decode"
 HELP = "decode .pics files to PNG pictures"
@@ -29,11 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sketch-only",
         action="store_true",
-        help="write the decoded sketch (all that a sketch file holds)",
+        help="write the decoded sketch, at the size at which it was coded",
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a file on stdout")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="of a damaged or cut file use the layers that arrived whole, and say which did not",
+    )
+    options.add_decoder(parser)
+    options.add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,53 +52,92 @@ def run(args: argparse.Namespace) -> int:
     from picsnet.bitstream import read
 
     # Files are parsed before torch is loaded: a damaged one is reported at once.
-    codecs: dict[bytes, SketchCodec] = {}
+    receiver = _Receiver(args)
 
     def work(source: Path, target: Path) -> Record:
-        file = read(read_file(source), name=str(source))
+        data = read_file(source)
+        file = read(data, name=str(source), partial=args.partial)
         from picsnet.images import save_png
 
-        codec = _codec_for(file.sketch.fingerprint if file.sketch else b"", args, codecs, source)
-        # Loading a model is paid once, not by the file that comes first.
-        start = time.perf_counter()
-        sketch = codec.decode_file(file, str(source))
-        save_png(sketch, target)
+        if file.missing:
+            print(
+                f"picsnet: {source}: its {' and '.join(file.missing)} did not arrive whole; "
+                "decoded without",
+                file=sys.stderr,
+            )
+        if args.sketch_only or (file.text is None and file.sketch is not None):
+            pixels, record = receiver.sketch(file, str(source))
+        else:
+            pixels, record = receiver.picture(data, str(source))
+        save_png(pixels, target)
+        height, width = pixels.shape[:2]
         return {
             "input": str(source),
             "output": str(target),
-            "width": file.width,
-            "height": file.height,
-            "model": codec.model.name,
-            "seconds": round(time.perf_counter() - start, 3),
+            "width": width,
+            "height": height,
+            **record,
+            "missing": list(file.missing),
         }
 
-    def describe(record: Record) -> str:
-        return (
-            f"{record['output']}: {record['width']}x{record['height']}, by {record['model']}, "
-            f"{record['seconds']:.2f} s"
-        )
-
-    return run_all(pairs, work, describe, args.json, args.quiet)
+    return run_all(pairs, work, _describe, args.json, args.quiet)
 
 
-def _codec_for(
-    fingerprint: bytes,
-    args: argparse.Namespace,
-    codecs: dict[bytes, SketchCodec],
-    source: Path,
-) -> SketchCodec:
-    if fingerprint not in codecs:
-        from picsnet.checkpoints import find_by_fingerprint, load_model
-        from picsnet.codec import SketchCodec
-        from picsnet.devices import check_device
-        from picsnet.errors import FingerprintError
+def _describe(record: Record) -> str:
+    line = f"{record['output']}: {record['width']}x{record['height']}, by {record['model']}, "
+    line += f"{record['seconds']:.2f} s"
+    return line + (f"\n  prompt: {record['prompt']}" if "prompt" in record else "")
 
-        device = check_device(args.device)
-        if args.ckpt:
-            codecs[fingerprint] = SketchCodec(load_model(args.ckpt, device))
-        else:
-            try:
-                codecs[fingerprint] = SketchCodec(find_by_fingerprint(fingerprint, device))
-            except PicsnetError as error:
-                raise FingerprintError(f"{source}: {error}") from None
-    return codecs[fingerprint]
+
+class _Receiver:
+    """Loads what files turn out to need, once."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self._codecs: SketchCodecs | None = None
+        self._pics: PICS | None = None
+
+    def sketch(self, file: PicsFile, name: str) -> tuple[NDArray[np.uint8], Record]:
+        """(pixels, record) of a file's sketch."""
+        from picsnet.decoder.geometry import working_size
+        from picsnet.errors import UnsupportedLayerError
+        from picsnet.textlayer import read_head
+
+        if file.sketch is None:
+            raise UnsupportedLayerError(f"{name}: holds no sketch; decode it without --sketch-only")
+        if self._codecs is None:
+            from picsnet.codec import SketchCodecs
+            from picsnet.devices import check_device, exact_device
+
+            self._codecs = SketchCodecs(
+                self.args.ckpt, exact_device(check_device(self.args.device))
+            )
+        codec = self._codecs.get(file.sketch.fingerprint, name)
+        size = (file.width, file.height)
+        if file.text is not None:
+            size = working_size(*size, read_head(file.text, name).size)
+        # Loading a model is paid once, not by the file that comes first.
+        start = time.perf_counter()
+        pixels = codec.decode_stream(file.sketch.stream, size[1], size[0], name)
+        seconds = round(time.perf_counter() - start, 3)
+        return pixels, {"model": codec.model.name, "seconds": seconds}
+
+    def picture(self, data: bytes, name: str) -> tuple[NDArray[np.uint8], Record]:
+        """(pixels, record) of the photograph that a decoder draws."""
+        if self._pics is None:
+            from picsnet.pics import PICS
+
+            self._pics = PICS.from_pretrained(
+                self.args.ckpt,
+                self.args.decoder or options.default_decoder(),
+                decoder_settings=self.args.decoder_set,
+                device=self.args.device,
+                progress=not (self.args.quiet or self.args.json),
+            )
+        part = self._pics.decode_parts([data], names=[name], partial=self.args.partial)[0]
+        return part.picture, {
+            "model": self._pics.decoder.spec.name,
+            "prompt": part.prompt,
+            "candidate": part.candidate,
+            "seconds": round(sum(part.seconds.values()), 3),
+        }

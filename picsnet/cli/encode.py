@@ -5,13 +5,22 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from picsnet.cli.batch import Record, output_paths, run_all
-from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
+from picsnet.cli import options
+from picsnet.cli.batch import Record, output_paths, run_all, run_chunks
+from picsnet.cli.prompts import user_prompts
+from picsnet.errors import UsageError
+from picsnet.files import IMAGE_SUFFIXES, InputFile, atomic_write, expand_inputs
+
+if TYPE_CHECKING:
+    from picsnet.pics import Encoding
+    from picsnet.prompt.inversion import InversionConfig
 
 NAME = "encode"
 HELP = "code photographs to .pics files"
 DEFAULT_CKPT = "sketch_ntc_lambda0.5"
+NO_DECODER = "none"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,55 +33,206 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", metavar="OUT", help="a .pics file or a folder")
     parser.add_argument(
-        "--mode", choices=["sketch"], default="sketch", help="what the file holds (default: sketch)"
+        "--mode",
+        choices=["pics", "pic", "sketch"],
+        help="what the file holds: prompt and sketch, prompt alone, sketch alone "
+        "(default: pics if a decoder is named, else sketch)",
     )
     parser.add_argument(
         "--sketcher",
         default="bundled",
         help="edge extractor: bundled, hed, hed:FOLDER, or map if inputs are maps already",
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a file on stdout")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    options.add_decoder(parser, none=NO_DECODER)
+    prompts = parser.add_argument_group("prompts and candidates")
+    prompts.add_argument("--prompt", metavar="TEXT", help="the picture's prompt")
+    prompts.add_argument(
+        "--prompts",
+        metavar="CSV",
+        help="prompts of several pictures: a CSV with columns file,prompt, or 'sidecar' for a "
+        ".txt beside each picture",
+    )
+    prompts.add_argument(
+        "--prompt-from",
+        choices=["inversion", "caption", "palette", "none"],
+        default="inversion",
+        help="how a prompt is made where none is given (default: %(default)s)",
+    )
+    prompts.add_argument(
+        "--candidates",
+        type=int,
+        default=4,
+        metavar="N",
+        help="draw N seeds and name the one most like the original, 1..32 (default: %(default)s)",
+    )
+    prompts.add_argument("--clip", metavar="ID_OR_PATH", help="CLIP model (default: the decoder's)")
+    prompts.add_argument("--captioner", metavar="ID_OR_PATH", help="image-to-text model")
+    prompts.add_argument("--tokens", type=int, metavar="N", help="of an inverted prompt")
+    prompts.add_argument("--inversion-steps", type=int, metavar="N", help="at most")
+    prompts.add_argument("--restarts", type=int, metavar="N", help="of the inversion")
+    prompts.add_argument("--seed", type=int, help="of the inversion")
+    prompts.add_argument(
+        "--batch", type=int, default=8, metavar="N", help="pictures inverted together (default: 8)"
+    )
+    prompts.add_argument(
+        "--save-parts",
+        metavar="FOLDER",
+        help="keep original, sketch, decoded sketch, prompt, candidates, reconstruction and a "
+        "side-by-side picture of each",
+    )
+    options.add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Code all inputs; a broken one is named and the others go on."""
-    pairs = output_paths(expand_inputs(args.images, IMAGE_SUFFIXES), args.output, ".pics")
+    mode = _mode(args)
+    inputs = expand_inputs(args.images, IMAGE_SUFFIXES)
+    pairs = output_paths(inputs, args.output, ".pics")
+    return _run_sketch(args, pairs) if mode == "sketch" else _run_pics(args, mode, pairs)
+
+
+def _mode(args: argparse.Namespace) -> str:
+    named = args.decoder not in (None, NO_DECODER)
+    mode: str = args.mode or ("pics" if named else "sketch")
+    if mode != "sketch" and args.decoder == NO_DECODER:
+        raise UsageError(
+            f"--mode {mode} needs a decoder, whose vocabulary its prompt is in; name one: --decoder"
+        )
+    if mode == "sketch":
+        given = {
+            "--decoder": named,
+            "--prompt": args.prompt is not None,
+            "--prompts": args.prompts is not None,
+            "--save-parts": args.save_parts is not None,
+        }
+        if wrong := [name for name, is_given in given.items() if is_given]:
+            raise UsageError(
+                f"{', '.join(wrong)}: a sketch file holds no prompt; use --mode pics or pic, or "
+                "leave it out"
+            )
+    elif args.sketcher == "map":
+        raise UsageError(f"--sketcher map: mode {mode} needs photographs; use --mode sketch")
+    if args.batch < 1:
+        raise UsageError(f"--batch {args.batch}: must be at least 1")
+    return mode
+
+
+def _run_sketch(args: argparse.Namespace, pairs: list[tuple[InputFile, Path]]) -> int:
     from picsnet.bitstream import layer_bytes
     from picsnet.checkpoints import load_model
     from picsnet.codec import SketchCodec
-    from picsnet.devices import check_device
+    from picsnet.devices import check_device, exact_device
     from picsnet.images import load_grey, load_rgb
     from picsnet.sketch import load_sketcher
 
     device = check_device(args.device)
-    codec = SketchCodec(load_model(args.ckpt, device))
+    codec = SketchCodec(load_model(args.ckpt, exact_device(device)))
     sketcher = None if args.sketcher == "map" else load_sketcher(args.sketcher, device)
 
     def work(source: Path, target: Path) -> Record:
         start = time.perf_counter()
         sketch = load_grey(source) if sketcher is None else sketcher(load_rgb(source))
         data = codec.encode_map(sketch)
-        with atomic_write(target) as part:
-            part.write_bytes(data)
+        _write(target, data)
         height, width = sketch.shape
-        size = target.stat().st_size
         return {
-            "input": str(source),
-            "output": str(target),
-            "width": width,
-            "height": height,
-            "bytes": size,
-            "bpp": 8 * size / (width * height),
+            **_record(source, target, width, height),
             "layers": layer_bytes(data),
             "seconds": round(time.perf_counter() - start, 3),
         }
 
-    def describe(record: Record) -> str:
-        return (
-            f"{record['output']}: {record['width']}x{record['height']}, {record['bytes']} bytes, "
-            f"{record['bpp']:.5f} bpp, {record['seconds']:.2f} s"
-        )
+    return run_all(pairs, work, _describe, args.json, args.quiet)
 
-    return run_all(pairs, work, describe, args.json, args.quiet)
+
+def _run_pics(args: argparse.Namespace, mode: str, pairs: list[tuple[InputFile, Path]]) -> int:
+    prompter = user_prompts(args.prompt, args.prompts, len(pairs))
+    from picsnet.images import load_rgb
+    from picsnet.parts import save_parts
+    from picsnet.pics import PICS
+    from picsnet.prompt.caption import DEFAULT_CAPTIONER
+
+    codec = PICS.from_pretrained(
+        args.ckpt,
+        args.decoder or options.default_decoder(),
+        decoder_settings=args.decoder_set,
+        sketcher=args.sketcher,
+        mode=mode,
+        prompt_from=args.prompt_from,
+        candidates=args.candidates,
+        clip=args.clip,
+        captioner=args.captioner or DEFAULT_CAPTIONER,
+        inversion=_inversion(args),
+        device=args.device,
+        progress=not (args.quiet or args.json),
+    )
+
+    def work(chunk: list[tuple[InputFile, Path]]) -> list[Record]:
+        start = time.perf_counter()
+        pictures = [load_rgb(item.path) for item, _ in chunk]
+        prompts = [prompter(item) for item, _ in chunk]
+        loading = (time.perf_counter() - start) / len(chunk)
+        records = []
+        for (item, target), encoding in zip(
+            chunk, codec.encode_parts(pictures, prompts), strict=True
+        ):
+            _write(target, encoding.data)
+            if args.save_parts:
+                folder = Path(args.save_parts) / item.relative.with_suffix("")
+                save_parts(folder, encoding, codec.decode_parts([encoding.data])[0])
+            records.append(_pics_record(item.path, target, encoding, loading))
+        return records
+
+    return run_chunks(pairs, args.batch, work, _describe, args.json, args.quiet)
+
+
+def _inversion(args: argparse.Namespace) -> InversionConfig:
+    from picsnet.prompt.inversion import InversionConfig
+
+    given = {
+        "tokens": args.tokens,
+        "steps": args.inversion_steps,
+        "restarts": args.restarts,
+        "seed": args.seed,
+    }
+    return InversionConfig(**{key: value for key, value in given.items() if value is not None})
+
+
+def _write(target: Path, data: bytes) -> None:
+    with atomic_write(target) as part:
+        part.write_bytes(data)
+
+
+def _record(source: Path, target: Path, width: int, height: int) -> Record:
+    size = target.stat().st_size
+    return {
+        "input": str(source),
+        "output": str(target),
+        "width": width,
+        "height": height,
+        "bytes": size,
+        "bpp": 8 * size / (width * height),
+    }
+
+
+def _pics_record(source: Path, target: Path, encoding: Encoding, loading: float) -> Record:
+    return {
+        **_record(source, target, encoding.width, encoding.height),
+        "layers": encoding.layers,
+        "prompt": encoding.prompt,
+        "ids": encoding.ids,
+        "candidate": encoding.candidate,
+        "scores": [round(score, 5) for score in encoding.scores],
+        "stages": encoding.seconds,
+        "seconds": round(loading + sum(encoding.seconds.values()), 3),
+    }
+
+
+def _describe(record: Record) -> str:
+    line = (
+        f"{record['output']}: {record['width']}x{record['height']}, {record['bytes']} bytes, "
+        f"{record['bpp']:.5f} bpp, {record['seconds']:.2f} s"
+    )
+    if "prompt" in record:
+        stages = ", ".join(f"{name} {value:.2f} s" for name, value in record["stages"].items())
+        line += f" ({stages})\n  prompt: {record['prompt']}"
+    return line

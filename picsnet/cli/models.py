@@ -1,14 +1,16 @@
-"""``picsnet models``: what ships."""
+"""``picsnet models``: what ships, and which decoders can be had from a hub."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 from picsnet import shipped
+from picsnet.decoder.spec import PRESETS, DecoderSpec
 
 NAME = "models"
-HELP = "list the models that ship"
+HELP = "list the models that ship and the decoders that have a name"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,15 +19,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line for each card."""
+    """Print a line for each card and each preset."""
     for name, card in shipped.cards().items():
         size = sum(path.stat().st_size for path in (shipped.FOLDER / name).iterdir())
         if args.json:
-            print(json.dumps({"name": name, "bytes": size, **card}))
+            print(json.dumps({"kind": "shipped", "name": name, "bytes": size, **card}))
             continue
         about = f"lambda {card['lmbda']} on {card['distortion']}" if "lmbda" in card else "edges"
         print(
             f"{name:<24} {size / 2**20:5.1f} MiB  {card['architecture']}, "
             f"{about}, fingerprint {card['fingerprint']}"
         )
+    for spec in PRESETS.values():
+        record = _describe(spec)
+        if args.json:
+            print(json.dumps(record))
+            continue
+        print(
+            f"{spec.name:<24} {spec.gigabytes:5.1f} GB   decoder, {spec.settings.steps} steps, "
+            f"licence {spec.licence}; {'on this machine' if record['cached'] else 'not fetched'}"
+        )
+        for what in ("pipeline", "controlnet"):
+            part = record[what]
+            print(f"{'':<26}{what} {part['id']} at {part['revision'] or 'main (not pinned)'}")
+        print(f"{'':<26}CLIP for inversion and choice: {spec.clip}")
     return 0
+
+
+def _describe(spec: DecoderSpec) -> dict[str, Any]:
+    from picsnet.decoder.files import controlnet_files, pipeline_files
+    from picsnet.hub import cached
+
+    assert spec.controlnet is not None  # every preset has one
+    parts = [
+        cached(spec.pipeline, revision=spec.revision, patterns=pipeline_files(spec)),
+        cached(spec.controlnet, revision=spec.controlnet_revision, patterns=controlnet_files(spec)),
+    ]
+    return {
+        "kind": "decoder",
+        "name": spec.name,
+        "pipeline": {"id": spec.pipeline, "revision": spec.revision, "variant": spec.variant},
+        "controlnet": {"id": spec.controlnet, "revision": spec.controlnet_revision},
+        "clip": spec.clip,
+        "licence": spec.licence,
+        "gigabytes": spec.gigabytes,
+        "steps": spec.settings.steps,
+        "cached": all(part is not None for part in parts),
+    }

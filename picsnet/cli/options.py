@@ -1,0 +1,45 @@
+"""Options that several verbs have."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Device and output."""
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a file on stdout")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+
+
+def add_decoder(parser: argparse.ArgumentParser, none: str | None = None) -> None:
+    """Which diffusion decoder, and how it is run.
+
+    Args:
+        parser: to add to.
+        none: the word that stands for no decoder at all, if there is one.
+    """
+    group = parser.add_argument_group("diffusion decoder")
+    group.add_argument(
+        "--decoder",
+        metavar="ID_OR_PATH",
+        help="a preset (picsnet models lists them), a pipeline's folder, a YAML file or a hub id"
+        + (f", or {none}" if none else "")
+        + f" (default where one is needed: {default_decoder()})",
+    )
+    group.add_argument(
+        "--decoder-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the decoder, e.g. steps=10; sender and receiver must agree; repeatable",
+    )
+
+
+def default_decoder() -> str:
+    """The decoder that is used where none is named."""
+    from picsnet.decoder.spec import DEFAULT_DECODER
+
+    return DEFAULT_DECODER

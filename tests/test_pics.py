@@ -1,0 +1,213 @@
+"""The whole codec with miniature models: photographs to files and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import picsnet
+from picsnet.bitstream import overhead_bytes, read
+from picsnet.clip import Clip
+from picsnet.decoder.diffusion import DiffusionDecoder
+from picsnet.errors import (
+    DecoderMismatchError,
+    ModelError,
+    PromptError,
+    TruncatedFileError,
+    UnsupportedLayerError,
+    UsageError,
+)
+from picsnet.prompt.inversion import InversionConfig
+from tests.miniatures import save_clip, save_tokenizer
+
+QUICK = InversionConfig(tokens=4, steps=5)
+
+
+def photograph(seed: int, width: int = 120, height: int = 80) -> NDArray[np.uint8]:
+    blocks = np.random.default_rng(seed).integers(0, 255, (5, 7, 3), np.uint8)
+    resized = Image.fromarray(blocks).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized)
+
+
+@pytest.fixture(scope="module")
+def make(miniature_decoder: Path) -> Any:
+    def codec(**options: Any) -> picsnet.PICS:
+        options = {"candidates": 1, "prompt_from": "none", "inversion": QUICK, **options}
+        return picsnet.PICS.from_pretrained(decoder=str(miniature_decoder), device="cpu", **options)
+
+    return codec
+
+
+@pytest.fixture(scope="module")
+def plain(make: Any) -> picsnet.PICS:
+    codec: picsnet.PICS = make()
+    return codec
+
+
+def test_a_photograph_comes_back_at_its_own_size(plain: picsnet.PICS) -> None:
+    data = plain.encode(photograph(0), "a photo of a red dog")
+    picture = plain.decode(data)
+    assert picture.size == (120, 80) and picture.mode == "RGB"
+    assert np.asarray(picture).std() > 5
+
+
+def test_what_is_sent_is_what_arrives(plain: picsnet.PICS) -> None:
+    part = plain.encode_parts([photograph(1)], ["two cats"])[0]
+    back = plain.decode_parts([part.data])[0]
+    assert part.ids == back.ids != []
+    assert back.prompt == "two cats" == part.prompt
+    assert part.decoded_sketch is not None and back.sketch is not None
+    assert np.array_equal(back.sketch, part.decoded_sketch)
+    assert part.original.shape[:2] == back.sketch.shape == back.drawn.shape[:2] == (256, 384)
+    assert sum(part.layers.values()) == len(part.data)
+    assert part.bpp == 8 * len(part.data) / (120 * 80)
+    assert overhead_bytes(part.layers) <= 16
+    assert {"prompt", "sketch", "code"} <= set(part.seconds)
+
+
+def test_pic_sends_no_sketch(make: Any) -> None:
+    pic, pics = make(mode="pic"), make()
+    data = pic.encode(photograph(2), "a bird")
+    assert read(data).sketch is None
+    assert len(data) < len(pics.encode(photograph(2), "a bird"))
+    assert pics.decode(data).size == (120, 80)
+    assert pic.encode_parts([photograph(2)], ["a bird"])[0].sketch is None
+
+
+def test_lists_are_batches(plain: picsnet.PICS, tmp_path: Path) -> None:
+    photos = [photograph(i) for i in range(3)]
+    Image.fromarray(photos[1]).save(tmp_path / "one.png")
+    inputs = [photos[0], tmp_path / "one.png", Image.fromarray(photos[2])]
+    together = plain.encode(inputs, ["a", "the dog", "snow"])
+    alone = [plain.encode(p, t) for p, t in zip(photos, ["a", "the dog", "snow"], strict=True)]
+    assert together == alone
+    pictures = plain.decode(together)
+    assert [np.asarray(p).tolist() for p in pictures] == [
+        np.asarray(plain.decode(data)).tolist() for data in together
+    ]
+    batched = plain.decode_parts(together, batch=3)
+    for one, other in zip(batched, pictures, strict=True):
+        assert np.abs(one.picture.astype(int) - np.asarray(other)).max() <= 1
+
+
+def test_the_best_candidate_is_named_and_drawn(make: Any, miniature_decoder: Path) -> None:
+    codec = make(candidates=5)
+    part = codec.encode_parts([photograph(3)], ["a house"])[0]
+    clip = Clip.from_pretrained(str(miniature_decoder / "clip"))
+    scores = clip.image_similarities(part.original, part.candidates)
+    assert part.scores == pytest.approx(scores)
+    assert part.candidate == int(np.argmax(scores))
+    assert len(set(part.scores)) == 5
+    back = codec.decode_parts([part.data])[0]
+    assert back.candidate == part.candidate
+    difference = np.abs(back.drawn.astype(int) - part.candidates[part.candidate])
+    assert difference.max() <= 1  # another batch size
+    others = [c for i, c in enumerate(part.candidates) if i != part.candidate]
+    assert all(np.abs(back.drawn.astype(int) - other).mean() > 1 for other in others)
+    assert codec.encode(photograph(3), "a house") == part.data
+
+
+def test_prompts_by_inversion(make: Any) -> None:
+    codec = make(prompt_from="inversion")
+    photos = [photograph(i) for i in range(2)]
+    parts = codec.encode_parts(photos)
+    assert [len(part.ids) for part in parts] == [4, 4]
+    assert [part.data for part in parts] == codec.encode(photos)
+    assert codec.decode_parts([parts[0].data])[0].ids == parts[0].ids
+    given = codec.encode_parts(photos, ["a dog", None])
+    assert given[0].prompt == "a dog" and given[1].ids == parts[1].ids
+
+
+def test_inversion_needs_the_decoders_vocabulary(make: Any, tmp_path: Path) -> None:
+    folder = save_clip(tmp_path / "clip")
+    save_tokenizer(folder, ["other", "words"])
+    with pytest.raises((PromptError, ModelError), match=r"vocabular"):
+        make(prompt_from="inversion", clip=str(folder)).encode(photograph(0))
+
+
+def test_one_candidate_loads_no_clip(miniature_decoder: Path) -> None:
+    codec = picsnet.PICS.from_pretrained(
+        decoder=str(miniature_decoder),
+        clip="/nowhere/clip",
+        candidates=1,
+        prompt_from="none",
+        device="cpu",
+    )
+    codec.encode(photograph(0), "a dog")
+    more = picsnet.PICS.from_pretrained(
+        decoder=str(miniature_decoder), clip="/nowhere/clip", candidates=2, device="cpu"
+    )
+    with pytest.raises(ModelError, match=r"/nowhere/clip.*--clip"):
+        more.encode(photograph(0), "a dog")
+
+
+def test_sender_and_receiver_must_agree(make: Any, plain: picsnet.PICS) -> None:
+    data = make(decoder_settings=["steps=2"]).encode(photograph(0), "a dog")
+    with pytest.raises(DecoderMismatchError, match=r"--decoder-set"):
+        plain.decode(data)
+    data = make(decoder_settings=["size=192"]).encode(photograph(0), "a dog")
+    with pytest.raises(DecoderMismatchError, match="size 192"):
+        plain.decode(data)
+
+
+def test_a_cut_file_gives_what_arrived(plain: picsnet.PICS) -> None:
+    part = plain.encode_parts([photograph(4)], ["a river"])[0]
+    cut = part.data[:-5]
+    with pytest.raises(Exception, match="cut short"):
+        plain.decode(cut)
+    back = plain.decode_parts([cut], partial=True)[0]
+    assert back.missing == ("sketch",) and back.sketch is None
+    assert back.prompt == "a river" and back.picture.shape == (80, 120, 3)
+    head = part.layers["header"]
+    with pytest.raises(TruncatedFileError):
+        plain.decode_parts([part.data[: head + 3]], partial=True)
+    whole = plain.decode_parts([part.data], partial=True)[0]
+    assert whole.missing == () and whole.sketch is not None
+
+
+def test_a_sketch_file_has_nothing_to_draw_from(plain: picsnet.PICS) -> None:
+    from picsnet.checkpoints import load_model
+    from picsnet.codec import SketchCodec
+    from tests.conftest import drawn_map
+
+    data = SketchCodec(load_model("sketch_ntc_lambda0.5")).encode_map(drawn_map(64, 64, 0))
+    with pytest.raises(UnsupportedLayerError, match="--sketch-only"):
+        plain.decode(data)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "both"}, {"prompt_from": "dreams"}, {"candidates": 0}, {"candidates": 33}],
+)
+def test_impossible_options_are_refused_before_any_work(make: Any, options: Any) -> None:
+    with pytest.raises(UsageError):
+        make(**options)
+
+
+def test_impossible_inputs_are_refused(plain: picsnet.PICS) -> None:
+    with pytest.raises(UsageError, match="list of prompts"):
+        plain.encode([photograph(0)], "one")  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match="one each"):
+        plain.encode([photograph(0)], ["one", "two"])
+    with pytest.raises(UsageError, match="uint8"):
+        plain.encode(np.zeros((20, 20, 3)))
+
+
+def test_the_decoder_is_kept_between_pictures(
+    plain: picsnet.PICS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = plain.encode(photograph(0), "a dog")
+    plain.decode(data)
+
+    def reload(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("loaded a second time")
+
+    monkeypatch.setattr("picsnet.decoder.loading.load_parts", reload)
+    monkeypatch.setattr("picsnet.decoder.loading.assemble", reload)
+    assert isinstance(plain.decoder, DiffusionDecoder)
+    plain.decode(data)
