@@ -5,9 +5,27 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from picsnet.config import EdgeRunConfig, NTCRunConfig, load_config
-from picsnet.errors import PicsnetError
+from picsnet.config import (
+    CLIPRunConfig,
+    DiffusionRunConfig,
+    EdgeRunConfig,
+    NTCRunConfig,
+    VAERunConfig,
+    load_config,
+)
+from picsnet.errors import DataError, PicsnetError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from datamodules.photos import PhotoDataModule
+
+ENCODER_PHOTOS = 300
+"""That the mini autoencoder's linear part is fitted to; more change nothing."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,6 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
             train_edge(config)
         elif isinstance(config, NTCRunConfig):
             train_ntc(config)
+        elif isinstance(config, VAERunConfig):
+            train_vae(config)
+        elif isinstance(config, CLIPRunConfig):
+            train_clip(config)
+        elif isinstance(config, DiffusionRunConfig):
+            train_diffusion(config)
     except PicsnetError as error:
         if args.debug:
             raise
@@ -37,7 +61,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train_edge(config: EdgeRunConfig) -> None:
     """Train the bundled edge detector on BSDS500."""
-    from pathlib import Path
 
     from datamodules.bsds import BsdsDataModule, EdgeAugmentation
     from picsnet.training.edge import EdgeModule
@@ -68,7 +91,6 @@ def train_edge(config: EdgeRunConfig) -> None:
 
 def train_ntc(config: NTCRunConfig) -> None:
     """Train a sketch NTC at one lambda, on maps of photographs or on maps as they are."""
-    from pathlib import Path
 
     from datamodules.maps import MapDataSettings, SketchMapDataModule, list_maps, split_maps
     from picsnet.checkpoints import load_weights
@@ -113,6 +135,81 @@ def train_ntc(config: NTCRunConfig) -> None:
     callbacks = [Throughput(data.batch_size), MapPanel(run_folder(config)), RateDistortionPoints()]
     last = fit(config, module, datamodule, callbacks)
     print(f"trained: {last}")
+
+
+def train_vae(config: VAERunConfig) -> None:
+    """Train the mini decoder's autoencoder on packed photographs."""
+    from datamodules.pack import decode
+    from picsnet.mini.blocks import fit_encoder
+    from picsnet.training.callbacks import MapPanel, Throughput
+    from picsnet.training.run import fit, run_folder
+    from picsnet.training.vae import VAEModule
+
+    datamodule = _photos(config)
+    # From the same photographs each time, so a resumed run has the same encoder.
+    photos = (decode(photo) for photo in datamodule.train_photos[:ENCODER_PHOTOS])
+    encoder = fit_encoder(photos, config.model.encoder_width, config.model.latent_channels)
+    callbacks = [Throughput(config.data.batch_size), MapPanel(run_folder(config))]
+    last = fit(config, VAEModule(config, encoder), datamodule, callbacks)
+    print(f"trained: {last}")
+
+
+def train_clip(config: CLIPRunConfig) -> None:
+    """Train the mini decoder's CLIP on packed photographs and their palette captions."""
+    from picsnet.mini.captions import PaletteCaptioner, save_tokenizer
+    from picsnet.training.callbacks import Throughput
+    from picsnet.training.clip import CLIPModule
+    from picsnet.training.run import fit, run_folder
+
+    captioner = PaletteCaptioner(save_tokenizer(run_folder(config) / "tokenizer"))
+    module = CLIPModule(config, captioner.vocabulary_size)
+    datamodule = _photos(config, captioner)
+    last = fit(config, module, datamodule, [Throughput(config.data.batch_size)])
+    print(f"trained: {last}")
+
+
+def train_diffusion(config: DiffusionRunConfig) -> None:
+    """Train the mini decoder's U-Net and ControlNet on photographs, captions and sketches."""
+    from picsnet.bitstream import read
+    from picsnet.codec import SketchCodecs
+    from picsnet.mini.captions import PaletteCaptioner
+    from picsnet.training.callbacks import MapPanel, Throughput
+    from picsnet.training.diffusion import DiffusionModule
+    from picsnet.training.run import fit, run_folder
+
+    codecs = SketchCodecs(None, "cpu")
+
+    def decode_sketch(data: bytes) -> NDArray[np.uint8]:
+        file = read(data, name=config.data.pack)
+        if file.sketch is None:
+            raise DataError(f"{config.data.pack}: a file without a sketch; make it: python pack.py")
+        return codecs.get(file.sketch.fingerprint, config.data.pack).decode_file(file)
+
+    captioner = PaletteCaptioner(Path(config.clip) / "tokenizer")
+    module = DiffusionModule(config, captioner.ids(""))
+    datamodule = _photos(config, captioner, decode_sketch)
+    callbacks = [Throughput(config.data.batch_size), MapPanel(run_folder(config))]
+    last = fit(config, module, datamodule, callbacks)
+    print(f"trained: {last}")
+
+
+def _photos(
+    config: VAERunConfig | CLIPRunConfig | DiffusionRunConfig,
+    caption: Any = None,
+    decode_sketch: Any = None,
+) -> PhotoDataModule:
+    from datamodules.photos import PhotoDataModule, PhotoDataSettings
+
+    data = config.data
+    settings = PhotoDataSettings(
+        crop=data.crop,
+        batch_size=data.batch_size,
+        workers=data.workers,
+        seed=config.seed,
+        total_steps=config.trainer.max_steps,
+        jitter=data.jitter,
+    )
+    return PhotoDataModule(Path(data.pack), data.val_count, settings, caption, decode_sketch)
 
 
 if __name__ == "__main__":

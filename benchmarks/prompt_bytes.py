@@ -40,6 +40,7 @@ from tqdm import tqdm
 
 from picsnet.errors import DataError, ModelError, PicsnetError
 from picsnet.files import atomic_write
+from picsnet.mini.tokenizer import train_tokenizer
 from picsnet.prompt.tokens import MAX_TOKENS, TokenCoder
 
 CLIP_SIZE = 49408
@@ -399,56 +400,12 @@ def train_stand_in(
     Raises:
         DataError: the text is too little.
     """
-    from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
-    from tokenizers.models import BPE
-    from tokenizers.trainers import BpeTrainer
-    from transformers import CLIPTokenizer
-
     texts = list(english_texts(characters, quiet))
-    trained = Tokenizer(BPE(end_of_word_suffix="</w>"))
-    trained.normalizer = normalizers.Sequence(
-        [
-            normalizers.NFC(),
-            normalizers.Replace(Regex(r"\s+"), " "),
-            normalizers.Lowercase(),
-        ]
-    )
-    pattern = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-    trained.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(pattern), "removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    trainer = BpeTrainer(
-        vocab_size=size + 1000,  # two merges in a while make the same token
-        min_frequency=2,
-        end_of_word_suffix="</w>",
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=not quiet,
-    )
-    trained.train_from_iterator(texts, trainer)
-
-    # CLIP's order: characters, characters at a word's end, merges by rank, start, end.
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = dict.fromkeys([*alphabet, *(c + "</w>" for c in alphabet)])
-    merges = []
-    for left, right in json.loads(trained.to_str())["model"]["merges"]:
-        if len(tokens) == size - 2:
-            break
-        merges.append(f"{left} {right}")
-        tokens[left + right] = None
-    if len(tokens) < size - 2:
+    if train_tokenizer(texts, folder, size, progress=not quiet) < size:
         raise DataError(
             f"{sysconfig.get_path('purelib')}: holds too little text for {size} tokens; name a "
             "real tokenizer with --tokenizer"
         )
-    tokens |= dict.fromkeys(["<|startoftext|>", "<|endoftext|>"])
-    folder.mkdir(parents=True, exist_ok=True)
-    files = folder / "vocab.json", folder / "merges.txt"
-    files[0].write_text(json.dumps({token: i for i, token in enumerate(tokens)}), "utf-8")
-    files[1].write_text("\n".join(["#version: 0.2", *merges]) + "\n", "utf-8")
-    CLIPTokenizer(str(files[0]), str(files[1]), model_max_length=77).save_pretrained(folder)
     millions = sum(map(len, texts)) / 1e6
     return (
         f"stand-in for CLIP's: {size} tokens by CLIP's rules, trained on {millions:.0f} million "

@@ -152,7 +152,111 @@ class NTCRunConfig(RunConfig):
     data: NTCDataConfig = field(default_factory=NTCDataConfig)
 
 
-TASKS: dict[str, type[RunConfig]] = {"edge": EdgeRunConfig, "sketch-ntc": NTCRunConfig}
+@dataclass
+class PhotoDataConfig:
+    """Crops of packed photographs (``python -m datamodules.pack``)."""
+
+    pack: str = "???"
+    val_count: int = 64
+    crop: int = 256
+    batch_size: int = 8
+    workers: int = 1
+    jitter: float = 0.1
+
+
+@dataclass
+class VAEModelConfig:
+    """Channels of the mini decoder's autoencoder; blocks from the coarsest scale to the finest."""
+
+    encoder_width: int = 32
+    latent_channels: int = 16
+    width: int = 32
+    blocks: list[int] = field(default_factory=lambda: [6, 4, 2, 1])
+
+
+@dataclass
+class VAELossConfig:
+    """Weights beside the absolute difference of pixels, which has 1."""
+
+    edges: float = 1.0
+    perceptual: float = 0.2
+    adversarial: float = 0.02
+    adversarial_after: int = 10_000  # steps
+    latent_noise: float = 0.1  # deviations of the latents
+
+
+@dataclass
+class VAERunConfig(RunConfig):
+    """Training of the mini decoder's autoencoder."""
+
+    task: str = "mini-vae"
+    model: VAEModelConfig = field(default_factory=VAEModelConfig)
+    loss: VAELossConfig = field(default_factory=VAELossConfig)
+    data: PhotoDataConfig = field(default_factory=PhotoDataConfig)
+
+
+@dataclass
+class CLIPModelConfig:
+    """Sizes of the mini decoder's CLIP; widths are multiples of 32, the size of a head."""
+
+    text_width: int = 128
+    text_layers: int = 4
+    image_width: int = 160
+    image_layers: int = 4
+    image_size: int = 96
+    patch_size: int = 12
+    projection: int = 128
+
+
+@dataclass
+class CLIPRunConfig(RunConfig):
+    """Training of the mini decoder's CLIP."""
+
+    task: str = "mini-clip"
+    model: CLIPModelConfig = field(default_factory=CLIPModelConfig)
+    data: PhotoDataConfig = field(default_factory=PhotoDataConfig)
+
+
+@dataclass
+class DiffusionModelConfig:
+    """U-Net and ControlNet of the mini decoder; attention is at the coarsest scale alone."""
+
+    channels: list[int] = field(default_factory=lambda: [64, 96, 128])
+    layers: int = 1
+    heads: int = 4
+    groups: int = 16
+    sketch_channels: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
+
+
+@dataclass
+class DiffusionLossConfig:
+    """How much is left out in training, and which noise levels are seen."""
+
+    drop_text: float = 0.1  # for classifier-free guidance
+    drop_sketch: float = 0.1  # for PIC, which sends none
+    level_mean: float = 0.3  # of the noise levels' logits
+    level_std: float = 1.0
+
+
+@dataclass
+class DiffusionRunConfig(RunConfig):
+    """Training of the mini decoder's U-Net and ControlNet."""
+
+    task: str = "mini-diffusion"
+    vae: str = "runs/mini_vae"  # folders of the runs that came before
+    clip: str = "runs/mini_clip"
+    model: DiffusionModelConfig = field(default_factory=DiffusionModelConfig)
+    loss: DiffusionLossConfig = field(default_factory=DiffusionLossConfig)
+    data: PhotoDataConfig = field(default_factory=PhotoDataConfig)
+
+
+TASKS: dict[str, type[RunConfig]] = {
+    "edge": EdgeRunConfig,
+    "sketch-ntc": NTCRunConfig,
+    "mini-vae": VAERunConfig,
+    "mini-clip": CLIPRunConfig,
+    "mini-diffusion": DiffusionRunConfig,
+}
 
 
 def find_config(name: str) -> Path:

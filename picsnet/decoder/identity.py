@@ -19,6 +19,7 @@ from picsnet.decoder.spec import DecoderSettings
 from picsnet.errors import ModelError
 
 _NOISE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+_FLOW_KEYS = ("use_flow_sigmas", "flow_shift")
 _CODED_KEYS = ("scaling_factor", "shift_factor")
 
 
@@ -48,7 +49,10 @@ def identify(
         digest.update(f"{name} {json.dumps(value, sort_keys=True)}\n".encode())
 
     add("settings", dataclasses.asdict(settings))
-    add("scheduler", _selected(scheduler, _NOISE_KEYS))
+    noise = _selected(scheduler, _NOISE_KEYS)
+    if _json(scheduler).get("use_flow_sigmas"):
+        noise |= _selected(scheduler, _FLOW_KEYS)
+    add("scheduler", noise)
     add("vocabulary", sorted(vocabulary.items(), key=lambda item: (item[1], item[0])))
     for name, files in sorted(components.items()):
         for config in (file for file in files if file.suffix == ".json"):

@@ -47,13 +47,13 @@ def load_parts(folder: Path, spec: DecoderSpec, tokenizer: Any, device: str) -> 
     Raises:
         ModelError: one cannot be loaded.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
     from transformers import CLIPTextModel
 
     parts: dict[str, Any] = {"tokenizer": tokenizer}
     for name, kind in (
         ("text_encoder", CLIPTextModel),
-        ("vae", AutoencoderKL),
+        ("vae", _vae_class(folder / "vae")),
         ("unet", UNet2DConditionModel),
     ):
         parts[name] = _load(kind, folder / name, spec.variant, device)
@@ -99,6 +99,18 @@ def _load(kind: Any, folder: Path, variant: str | None, device: str) -> Any:
             folder, dtype=inference_dtype(device), local_files_only=True, **options
         )
     return model.eval().requires_grad_(False)
+
+
+def _vae_class(folder: Path) -> Any:
+    """AutoencoderKL, or the small AutoencoderTiny where the configuration names it."""
+    import diffusers
+
+    with _readable_errors(folder):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        name = config.get("_class_name", "AutoencoderKL")
+        if name not in ("AutoencoderKL", "AutoencoderTiny"):
+            raise ValueError(f"an autoencoder of class {name}")
+    return getattr(diffusers, name)
 
 
 def _scheduler(folder: Path, name: str) -> Any:

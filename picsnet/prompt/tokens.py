@@ -266,7 +266,7 @@ class TokenCoder:
         return bool(math.prod(map(int, natural)) >= scale * math.prod(map(int, uniform)))
 
 
-def _words() -> dict[str, list[str]]:
+def listed_words() -> dict[str, list[str]]:
     """words.txt: words by class."""
     lists: dict[str, list[str]] = {}
     name = ""
@@ -284,7 +284,7 @@ def _words() -> dict[str, list[str]]:
 def _members(tokens: Sequence[str]) -> list[list[int]]:
     """Ids of each class in the order of the module's rule; `tokens` by id."""
     index = {token: i for i, token in enumerate(tokens)}
-    lists = _words()
+    lists = listed_words()
     members = [
         [index[word + END_OF_WORD] for word in lists[law.name] if word + END_OF_WORD in index]
         for law in _CLASSES[: _WORD - 1]

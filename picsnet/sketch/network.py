@@ -85,6 +85,20 @@ class EdgeNetwork(nn.Module):
         assert self.fuse.bias is not None
         nn.init.zeros_(self.fuse.bias)
 
+    def features(self, x: Tensor, stages: int) -> list[Tensor]:
+        """What the first stages see: (B, width, H / 2^k, W / 2^k) each, k from 1.
+
+        Args:
+            x: (B, 3, H, W), RGB in 0..1.
+            stages: how many.
+        """
+        h = F.pixel_unshuffle((x - 0.5) * 4, 2)
+        seen = []
+        for stage in self.stages[:stages]:
+            h = stage(h)
+            seen.append(h)
+        return seen
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """Logits of the side outputs, finest first, and last the fused one.
 
@@ -95,11 +109,7 @@ class EdgeNetwork(nn.Module):
             ``len(widths) + 1`` tensors (B, 1, H, W); a sigmoid gives edge strength in 0..1.
         """
         size = x.shape[-2:]
-        h = F.pixel_unshuffle((x - 0.5) * 4, 2)
-        features = []
-        for stage in self.stages:
-            h = stage(h)
-            features.append(h)
+        features = self.features(x, len(self.stages))
         top: Tensor | None = None
         sides: list[Tensor] = []
         for feature, lateral, smooth, side in zip(

@@ -1,0 +1,154 @@
+"""The mini decoder's folder from its trained stages.
+
+    python -m picsnet.mini.assemble --vae runs/mini_vae --clip runs/mini_clip \\
+        --diffusion runs/mini_diffusion -o checkpoints/picsnet-mini
+
+writes what ``StableDiffusionControlNetPipeline.from_pretrained`` reads, in half precision, with the
+CLIP pair under ``clip`` and picsnet's settings in ``picsnet.yaml``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from picsnet.config import CLIPModelConfig, DiffusionModelConfig, VAEModelConfig
+from picsnet.decoder.spec import SPEC_FILE
+from picsnet.errors import OutputError, PicsnetError
+from picsnet.mini.networks import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    make_clip,
+    make_diffusion,
+    make_scheduler,
+    make_vae,
+)
+from picsnet.mini.stages import read_stage, under
+from picsnet.shipped import CARD
+
+SETTINGS: dict[str, Any] = {
+    "steps": 8,
+    "guidance": 2.0,
+    "scheduler": "own",
+    "suffix": "",
+    "negative": "",
+    "size": 256,
+    "sharpness": 1.0,
+}
+
+
+def assemble(vae_run: Path, clip_run: Path, diffusion_run: Path, folder: Path) -> int:
+    """Write the pipeline's folder; returns its size in bytes.
+
+    A folder that is there already is replaced once the new one is whole.
+
+    Raises:
+        CheckpointError: a stage is missing.
+        OutputError: the folder cannot be written.
+    """
+    from diffusers import StableDiffusionControlNetPipeline
+    from diffusers.utils import logging
+    from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
+
+    vae_weights, vae_config = read_stage(vae_run, "mini-vae")
+    clip_weights, clip_config = read_stage(clip_run, "mini-clip")
+    weights, config = read_stage(diffusion_run, "mini-diffusion")
+    vae_model, clip_model = (
+        VAEModelConfig(**vae_config["model"]),
+        CLIPModelConfig(**clip_config["model"]),
+    )
+    vae = make_vae(vae_model)
+    vae.load_state_dict(under(vae_weights, "vae"))
+    tokenizer = CLIPTokenizer.from_pretrained(clip_run / "tokenizer", local_files_only=True)
+    clip = make_clip(clip_model, len(tokenizer))
+    clip.load_state_dict(clip_weights)
+    text_encoder = CLIPTextModel(clip.config.text_config)
+    text_encoder.load_state_dict(clip.text_model.state_dict())
+    unet, controlnet = make_diffusion(
+        DiffusionModelConfig(**config["model"]), vae_model.latent_channels, clip_model.text_width
+    )
+    unet.load_state_dict(under(weights, "unet"))
+    controlnet.load_state_dict(under(weights, "controlnet"))
+    pipeline: Any = StableDiffusionControlNetPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        controlnet=controlnet,
+        scheduler=make_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(dtype=torch.float16)
+    side = clip_model.image_size
+    processor = CLIPImageProcessor(
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        image_mean=[IMAGE_MEAN] * 3,
+        image_std=[IMAGE_STD] * 3,
+    )
+    beside = folder.with_name(f".{folder.name}.part")
+    logging.disable_progress_bar()
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        pipeline.save_pretrained(beside)
+        for part in (clip.half(), tokenizer, processor):
+            part.save_pretrained(beside / "clip")
+        _save_settings(beside / SPEC_FILE)
+        card = {
+            "kind": "decoder",
+            "name": folder.name,
+            "steps_trained": {
+                "vae": vae_config["trainer"]["max_steps"],
+                "clip": clip_config["trainer"]["max_steps"],
+                "diffusion": config["trainer"]["max_steps"],
+            },
+            "parameters": sum(
+                p.numel() for m in (vae, unet, controlnet, clip) for p in m.parameters()
+            ),
+        }
+        (beside / CARD).write_text(json.dumps(card, indent=1) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written ({error.strerror or error}); name another with -o"
+        ) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _save_settings(path: Path) -> None:
+    from omegaconf import OmegaConf
+
+    spec = {"clip": "clip", "licence": "Apache-2.0", "settings": SETTINGS}
+    OmegaConf.save(OmegaConf.create(spec), path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Assemble; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m picsnet.mini.assemble")
+    parser.add_argument("--vae", default="runs/mini_vae", help="the run's folder")
+    parser.add_argument("--clip", default="runs/mini_clip", help="the run's folder")
+    parser.add_argument("--diffusion", default="runs/mini_diffusion", help="the run's folder")
+    parser.add_argument("-o", "--output", required=True, help="folder of the pipeline")
+    args = parser.parse_args(arguments)
+    try:
+        size = assemble(Path(args.vae), Path(args.clip), Path(args.diffusion), Path(args.output))
+    except PicsnetError as error:
+        print(f"picsnet: error: {error}", file=sys.stderr)
+        return error.exit_status
+    print(f"{args.output}: {size / 2**20:.1f} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
