@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +10,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PICS", "__version__"]
 __version__ = "0.1.0"
+
+# compressai imports torch_geometric, which scripts a class as it is imported. Nobody who codes a
+# picture can mend that.
+warnings.filterwarnings(
+    "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
+)
 
 
 def __getattr__(name: str) -> Any:

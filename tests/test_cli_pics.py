@@ -35,7 +35,7 @@ def test_what_the_receiver_draws_is_the_senders_reconstruction(
         "encode", photos / "a.png", *arguments, "-o", tmp_path / "one.pics", "--json",
         "--save-parts", parts,
     )  # fmt: skip
-    assert first.returncode == 0, first.stderr
+    assert first.returncode == 0 and first.stderr == ""
     row = json.loads(first.stdout)
     data = (tmp_path / "one.pics").read_bytes()
     assert len(row["ids"]) == 4 and len(row["scores"]) == 3
@@ -51,7 +51,7 @@ def test_what_the_receiver_draws_is_the_senders_reconstruction(
         "decode", tmp_path / "one.pics", "--decoder", miniature_decoder, "--device", "cpu",
         "-o", tmp_path / "back.png", "--json",
     )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0 and result.stderr == ""
     back = json.loads(result.stdout)
     assert back["prompt"] == row["prompt"] and (back["width"], back["height"]) == (128, 96)
     drawn = Image.open(parts / "a" / "reconstruction.png")

@@ -325,7 +325,8 @@ class DiffusionDecoder:
                 parts = loading.load_parts(self.folder, self.spec, self.tokenizer, self.device)
             folder = self.control_folder if control else None
             pipeline = loading.assemble(parts, folder, self.spec, self.device)
-            pipeline.set_progress_bar_config(disable=not self.progress)
+            # None: on terminals only.
+            pipeline.set_progress_bar_config(disable=None if self.progress else True)
             self._pipelines[control] = pipeline
         return self._pipelines[control]
 
