@@ -28,9 +28,10 @@ from picsnet.bitstream import PicsFile, SketchLayer, layer_bytes, read, write
 from picsnet.checkpoints import load_model
 from picsnet.clip import Clip
 from picsnet.codec import SketchCodec, SketchCodecs
+from picsnet.decoder.choice import default_decoder
 from picsnet.decoder.diffusion import DiffusionDecoder, Drawing
 from picsnet.decoder.geometry import working_size
-from picsnet.decoder.spec import DEFAULT_DECODER, load_spec
+from picsnet.decoder.spec import PROMPT_SOURCES, load_spec
 from picsnet.devices import check_device, exact_device
 from picsnet.errors import (
     DecoderMismatchError,
@@ -52,7 +53,6 @@ Photograph = Pixels | Image.Image | str | Path
 
 DEFAULT_CKPT = "sketch_ntc_lambda0.5"
 MODES = ("pics", "pic")
-PROMPT_SOURCES = ("inversion", "caption", "palette", "none")
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class PICS:
         ckpt: str | None = None,
         sketcher: str = "bundled",
         mode: str = "pics",
-        prompt_from: str = "inversion",
+        prompt_from: str | None = None,
         candidates: int = 4,
         clip: str | None = None,
         captioner: str = DEFAULT_CAPTIONER,
@@ -151,6 +151,7 @@ class PICS:
     ) -> None:
         if mode not in MODES:
             raise UsageError(f"mode {mode!r}: must be one of {', '.join(MODES)}")
+        prompt_from = prompt_from or decoder.spec.prompts
         if prompt_from not in PROMPT_SOURCES:
             raise UsageError(f"prompts from {prompt_from!r}: one of {', '.join(PROMPT_SOURCES)}")
         candidate_bits(candidates)
@@ -169,12 +170,12 @@ class PICS:
     def from_pretrained(
         cls,
         ckpt: str | None = None,
-        decoder: str = DEFAULT_DECODER,
+        decoder: str | None = None,
         *,
         decoder_settings: Sequence[str] = (),
         sketcher: str = "bundled",
         mode: str = "pics",
-        prompt_from: str = "inversion",
+        prompt_from: str | None = None,
         candidates: int = 4,
         clip: str | None = None,
         captioner: str = DEFAULT_CAPTIONER,
@@ -189,11 +190,13 @@ class PICS:
                 codes with the default that ships, and decodes with the shipped one that a file
                 names.
             decoder: a preset, a YAML file, a pipeline's folder or a hub id
-                (`picsnet.decoder.spec.load_spec`).
+                (`picsnet.decoder.spec.load_spec`); None is
+                `picsnet.decoder.choice.default_decoder`.
             decoder_settings: ``key=value``; they are part of the decoder's identity.
             sketcher: as `picsnet.sketch.load_sketcher` takes it.
             mode: "pics" (prompt and sketch) or "pic" (prompt alone).
-            prompt_from: "inversion", "caption", "palette" or "none", where no prompt is given.
+            prompt_from: "inversion", "caption", "palette" or "none", where no prompt is given; None
+                leaves it to the decoder.
             candidates: how many seeds are drawn and compared, 1..32; 1 loads no CLIP for it.
             clip: folder or hub id of the CLIP model; the decoder's own by default.
             captioner: folder or hub id of an image-to-text model.
@@ -205,7 +208,7 @@ class PICS:
             ConfigError, UsageError: a name or value that cannot work.
         """
         device = check_device(device)
-        spec = load_spec(decoder, decoder_settings)
+        spec = load_spec(decoder or default_decoder(), decoder_settings)
         return cls(
             DiffusionDecoder(spec, device, progress),
             ckpt=ckpt,

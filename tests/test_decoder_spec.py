@@ -67,7 +67,7 @@ def test_a_hub_id_may_name_its_revision() -> None:
     ("source", "overrides", "words"),
     [
         ("sd21-hd", [], "did you mean sd21-hed"),
-        ("nothing", [], "presets: sd21-hed"),
+        ("nothing", [], "names: "),
         ("sd21-hed", ["stepz=3"], "nearest: steps"),
         ("sd21-hed", ["steps"], "key=value"),
         ("sd21-hed", ["steps=many"], "of type int"),

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="of a damaged or cut file use the layers that arrived whole, and say which did not",
     )
-    options.add_decoder(parser)
+    options.add_decoder(parser, "default: the one on this machine that the file was written for")
     options.add_common(parser)
 
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         if args.sketch_only or (file.text is None and file.sketch is not None):
             pixels, record = receiver.sketch(file, str(source))
         else:
-            pixels, record = receiver.picture(data, str(source))
+            pixels, record = receiver.picture(data, file, str(source))
         save_png(pixels, target)
         height, width = pixels.shape[:2]
         return {
@@ -95,7 +95,7 @@ class _Receiver:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self._codecs: SketchCodecs | None = None
-        self._pics: PICS | None = None
+        self._pics: dict[str, PICS] = {}
 
     def sketch(self, file: PicsFile, name: str) -> tuple[NDArray[np.uint8], Record]:
         """(pixels, record) of a file's sketch."""
@@ -122,22 +122,53 @@ class _Receiver:
         seconds = round(time.perf_counter() - start, 3)
         return pixels, {"model": codec.model.name, "seconds": seconds}
 
-    def picture(self, data: bytes, name: str) -> tuple[NDArray[np.uint8], Record]:
+    def picture(self, data: bytes, file: PicsFile, name: str) -> tuple[NDArray[np.uint8], Record]:
         """(pixels, record) of the photograph that a decoder draws."""
-        if self._pics is None:
-            from picsnet.pics import PICS
-
-            self._pics = PICS.from_pretrained(
-                self.args.ckpt,
-                self.args.decoder or options.default_decoder(),
-                decoder_settings=self.args.decoder_set,
-                device=self.args.device,
-                progress=not (self.args.quiet or self.args.json),
-            )
-        part = self._pics.decode_parts([data], names=[name], partial=self.args.partial)[0]
+        pics = self._pics_for(file, name)
+        part = pics.decode_parts([data], names=[name], partial=self.args.partial)[0]
         return part.picture, {
-            "model": self._pics.decoder.spec.name,
+            "model": pics.decoder.spec.name,
             "prompt": part.prompt,
             "candidate": part.candidate,
             "seconds": round(sum(part.seconds.values()), 3),
         }
+
+    def _pics_for(self, file: PicsFile, name: str) -> PICS:
+        """The codec with the decoder that was named, or else that the file names."""
+        from picsnet.decoder.choice import present_decoders
+        from picsnet.errors import DecoderMismatchError, UnsupportedLayerError
+        from picsnet.textlayer import read_head
+
+        if self.args.decoder is not None:
+            return self._make(self.args.decoder)
+        if file.text is None:
+            raise UnsupportedLayerError(
+                f"{name}: holds no prompt, so there is nothing to draw from; get the file again"
+            )
+        head = read_head(file.text, name)
+        control = file.sketch is not None or "sketch" in file.missing
+        names = []
+        for spec in present_decoders():
+            names.append(spec.name)
+            pics = self._make(spec.name)
+            size = pics.decoder.spec.settings.size
+            if (pics.decoder.identity(control), size) == (head.decoder, head.size):
+                return pics
+        raise DecoderMismatchError(
+            f"{name}: was written for decoder {head.decoder:03x} at size {head.size}, and none on "
+            f"this machine is that ({', '.join(names) or 'there are none'}); name it: --decoder, "
+            "--decoder-set"
+        )
+
+    def _make(self, decoder: str) -> PICS:
+        if decoder not in self._pics:
+            from picsnet.pics import PICS
+
+            self._pics[decoder] = PICS.from_pretrained(
+                self.args.ckpt,
+                decoder,
+                decoder_settings=self.args.decoder_set,
+                device=self.args.device,
+                progress=not (self.args.quiet or self.args.json),
+            )
+        return self._pics[decoder]

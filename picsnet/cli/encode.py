@@ -36,14 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mode",
         choices=["pics", "pic", "sketch"],
         help="what the file holds: prompt and sketch, prompt alone, sketch alone "
-        "(default: pics if a decoder is named, else sketch)",
+        "(default: pics where a decoder is named or on this machine, else sketch)",
     )
     parser.add_argument(
         "--sketcher",
         default="bundled",
         help="edge extractor: bundled, hed, hed:FOLDER, or map if inputs are maps already",
     )
-    options.add_decoder(parser, none=NO_DECODER)
+    options.add_decoder(
+        parser,
+        "default: sd21-hed where its files are on this machine, else one that ships",
+        none=NO_DECODER,
+    )
     prompts = parser.add_argument_group("prompts and candidates")
     prompts.add_argument("--prompt", metavar="TEXT", help="the picture's prompt")
     prompts.add_argument(
@@ -55,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prompts.add_argument(
         "--prompt-from",
         choices=["inversion", "caption", "palette", "none"],
-        default="inversion",
-        help="how a prompt is made where none is given (default: %(default)s)",
+        help="how a prompt is made where none is given (default: as suits the decoder, "
+        "mostly inversion)",
     )
     prompts.add_argument(
         "--candidates",
@@ -93,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _mode(args: argparse.Namespace) -> str:
     named = args.decoder not in (None, NO_DECODER)
-    mode: str = args.mode or ("pics" if named else "sketch")
+    mode: str = args.mode or ("pics" if named or _can_draw(args) else "sketch")
     if mode != "sketch" and args.decoder == NO_DECODER:
         raise UsageError(
             f"--mode {mode} needs a decoder, whose vocabulary its prompt is in; name one: --decoder"
@@ -115,6 +119,14 @@ def _mode(args: argparse.Namespace) -> str:
     if args.batch < 1:
         raise UsageError(f"--batch {args.batch}: must be at least 1")
     return mode
+
+
+def _can_draw(args: argparse.Namespace) -> bool:
+    if args.decoder == NO_DECODER or args.sketcher == "map":
+        return False
+    from picsnet.decoder.choice import default_is_present
+
+    return default_is_present()
 
 
 def _run_sketch(args: argparse.Namespace, pairs: list[tuple[InputFile, Path]]) -> int:
@@ -153,7 +165,7 @@ def _run_pics(args: argparse.Namespace, mode: str, pairs: list[tuple[InputFile, 
 
     codec = PICS.from_pretrained(
         args.ckpt,
-        args.decoder or options.default_decoder(),
+        args.decoder,
         decoder_settings=args.decoder_set,
         sketcher=args.sketcher,
         mode=mode,

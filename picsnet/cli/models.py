@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from picsnet import shipped
-from picsnet.decoder.spec import PRESETS, DecoderSpec
+from picsnet.decoder.spec import PRESETS, DecoderSpec, load_spec
 
 NAME = "models"
 HELP = "list the models that ship and the decoders that have a name"
@@ -30,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
             f"{name:<24} {size / 2**20:5.1f} MiB  {card['architecture']}, "
             f"{about}, fingerprint {card['fingerprint']}"
         )
+    for name in shipped.decoders():
+        _print_shipped(name, args.json)
     for spec in PRESETS.values():
         record = _describe(spec)
         if args.json:
@@ -46,15 +48,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _describe(spec: DecoderSpec) -> dict[str, Any]:
-    from picsnet.decoder.files import controlnet_files, pipeline_files
-    from picsnet.hub import cached
+def _print_shipped(name: str, as_json: bool) -> None:
+    spec = load_spec(name)
+    size = sum(p.stat().st_size for p in (shipped.FOLDER / name).rglob("*") if p.is_file())
+    settings = spec.settings
+    if as_json:
+        record = {"kind": "shipped decoder", "name": name, "bytes": size, "licence": spec.licence}
+        print(json.dumps({**record, "steps": settings.steps, "size": settings.size}))
+        return
+    print(
+        f"{name:<24} {size / 2**20:5.1f} MiB  decoder, {settings.steps} steps at "
+        f"{settings.size} pixels, licence {spec.licence}"
+    )
 
-    assert spec.controlnet is not None  # every preset has one
-    parts = [
-        cached(spec.pipeline, revision=spec.revision, patterns=pipeline_files(spec)),
-        cached(spec.controlnet, revision=spec.controlnet_revision, patterns=controlnet_files(spec)),
-    ]
+
+def _describe(spec: DecoderSpec) -> dict[str, Any]:
+    from picsnet.decoder.choice import on_this_machine
+
     return {
         "kind": "decoder",
         "name": spec.name,
@@ -64,5 +74,5 @@ def _describe(spec: DecoderSpec) -> dict[str, Any]:
         "licence": spec.licence,
         "gigabytes": spec.gigabytes,
         "steps": spec.settings.steps,
-        "cached": all(part is not None for part in parts),
+        "cached": on_this_machine(spec),
     }

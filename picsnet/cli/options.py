@@ -14,20 +14,20 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
 
 
-def add_decoder(parser: argparse.ArgumentParser, none: str | None = None) -> None:
+def add_decoder(parser: argparse.ArgumentParser, default: str, none: str | None = None) -> None:
     """Which diffusion decoder, and how it is run.
 
     Args:
         parser: to add to.
+        default: what is taken where none is named, in words.
         none: the word that stands for no decoder at all, if there is one.
     """
     group = parser.add_argument_group("diffusion decoder")
     group.add_argument(
         "--decoder",
         metavar="ID_OR_PATH",
-        help="a preset (picsnet models lists them), a pipeline's folder, a YAML file or a hub id"
-        + (f", or {none}" if none else "")
-        + f" (default where one is needed: {default_decoder()})",
+        help="one that ships or a preset (picsnet models lists them), a pipeline's folder, a YAML "
+        "file or a hub id" + (f", or {none}" if none else "") + f" ({default})",
     )
     group.add_argument(
         "--decoder-set",
@@ -36,10 +36,3 @@ def add_decoder(parser: argparse.ArgumentParser, none: str | None = None) -> Non
         metavar="KEY=VALUE",
         help="a setting of the decoder, e.g. steps=10; sender and receiver must agree; repeatable",
     )
-
-
-def default_decoder() -> str:
-    """The decoder that is used where none is named."""
-    from picsnet.decoder.spec import DEFAULT_DECODER
-
-    return DEFAULT_DECODER

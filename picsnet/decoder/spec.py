@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from picsnet import shipped
 from picsnet.errors import ConfigError
+from picsnet.shipped import SPEC_FILE
 
-SPEC_FILE = "picsnet.yaml"
 SCHEDULERS = ("unipc", "ddim", "dpmsolver", "euler", "euler-trailing", "lcm", "own")
+PROMPT_SOURCES = ("inversion", "caption", "palette", "none")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class DecoderSpec:
         controlnet_revision: as ``revision``.
         controlnet_weights: its file of weights.
         clip: the CLIP model that goes with the pipeline's text encoder, for inversion and choice.
+        prompts: how prompts are best made for it, where none is given: "inversion", "caption",
+            "palette" or "none".
         licence: of the weights.
         gigabytes: of what is fetched, an estimate where it could not be looked up.
         settings: how it is run.
@@ -73,6 +77,7 @@ class DecoderSpec:
     controlnet_revision: str | None = None
     controlnet_weights: str = "diffusion_pytorch_model.safetensors"
     clip: str | None = None
+    prompts: str = "inversion"
     licence: str = "unknown"
     gigabytes: float | None = None
     settings: DecoderSettings = field(default_factory=DecoderSettings)
@@ -136,14 +141,17 @@ PRESETS: Mapping[str, DecoderSpec] = {
     )
 }
 DEFAULT_DECODER = "sd21-hed"
+MINI = "picsnet-mini"
+"""The decoder that ships."""
 
 
 def load_spec(source: str, overrides: Sequence[str] = ()) -> DecoderSpec:
     """The decoder that a name stands for.
 
     Args:
-        source: a preset's name; a YAML file with `DecoderSpec`'s keys; a pipeline's folder (whose
-            own ``picsnet.yaml`` is read if there is one); or a hub id, OWNER/NAME[@REVISION].
+        source: the name of a preset or of a decoder that ships; a YAML file with `DecoderSpec`'s
+            keys; a pipeline's folder (whose own ``picsnet.yaml`` is read if there is one); or a hub
+            id, OWNER/NAME[@REVISION].
         overrides: ``key=value`` for settings, e.g. ``steps=10``.
 
     Raises:
@@ -159,6 +167,8 @@ def load_spec(source: str, overrides: Sequence[str] = ()) -> DecoderSpec:
 def _find(source: str) -> DecoderSpec:
     if source in PRESETS:
         return PRESETS[source]
+    if source in shipped.decoders():
+        return _from_yaml(shipped.FOLDER / source / SPEC_FILE)
     path = Path(source).expanduser()
     if path.suffix in (".yaml", ".yml"):
         return _from_yaml(path)
@@ -167,8 +177,9 @@ def _find(source: str) -> DecoderSpec:
             return _from_yaml(path / SPEC_FILE)
         return DecoderSpec(name=path.name, pipeline=str(path))
     if "/" not in source:
-        near = difflib.get_close_matches(source, PRESETS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"presets: {', '.join(PRESETS)}"
+        names = [*shipped.decoders(), *PRESETS]
+        near = difflib.get_close_matches(source, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"names: {', '.join(names)}"
         raise ConfigError(
             f"no decoder is called {source!r}; {hint} A folder, a YAML file or a hub id serve too"
         )
@@ -195,6 +206,8 @@ def _from_yaml(path: Path) -> DecoderSpec:
     if path.name == SPEC_FILE:
         given.setdefault("pipeline", ".")
     problems = _problems(given, DecoderSpec)
+    if given.get("prompts", "none") not in PROMPT_SOURCES:
+        problems.append(f"prompts {given['prompts']!r}; one of {', '.join(PROMPT_SOURCES)}")
     if "pipeline" not in given:
         problems.append("pipeline is missing: name a folder or a hub id")
     if problems:

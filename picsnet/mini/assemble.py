@@ -19,7 +19,6 @@ from typing import Any
 import torch
 
 from picsnet.config import CLIPModelConfig, DiffusionModelConfig, VAEModelConfig
-from picsnet.decoder.spec import SPEC_FILE
 from picsnet.errors import OutputError, PicsnetError
 from picsnet.mini.networks import (
     IMAGE_MEAN,
@@ -30,7 +29,10 @@ from picsnet.mini.networks import (
     make_vae,
 )
 from picsnet.mini.stages import read_stage, under
-from picsnet.shipped import CARD
+from picsnet.shipped import SPEC_FILE
+
+ACCOUNT = "training.json"
+"""In the folder: how it was trained."""
 
 SETTINGS: dict[str, Any] = {
     "steps": 8,
@@ -102,19 +104,7 @@ def assemble(vae_run: Path, clip_run: Path, diffusion_run: Path, folder: Path) -
         for part in (clip.half(), tokenizer, processor):
             part.save_pretrained(beside / "clip")
         _save_settings(beside / SPEC_FILE)
-        card = {
-            "kind": "decoder",
-            "name": folder.name,
-            "steps_trained": {
-                "vae": vae_config["trainer"]["max_steps"],
-                "clip": clip_config["trainer"]["max_steps"],
-                "diffusion": config["trainer"]["max_steps"],
-            },
-            "parameters": sum(
-                p.numel() for m in (vae, unet, controlnet, clip) for p in m.parameters()
-            ),
-        }
-        (beside / CARD).write_text(json.dumps(card, indent=1) + "\n")
+        _save_account(beside / ACCOUNT, vae_config, clip_config, config)
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
     except OSError as error:
@@ -129,8 +119,13 @@ def assemble(vae_run: Path, clip_run: Path, diffusion_run: Path, folder: Path) -
 def _save_settings(path: Path) -> None:
     from omegaconf import OmegaConf
 
-    spec = {"clip": "clip", "licence": "Apache-2.0", "settings": SETTINGS}
+    spec = {"clip": "clip", "prompts": "palette", "licence": "Apache-2.0", "settings": SETTINGS}
     OmegaConf.save(OmegaConf.create(spec), path)
+
+
+def _save_account(path: Path, *configs: dict[str, Any]) -> None:
+    account = {config["task"]: {k: config[k] for k in ("data", "optim")} for config in configs}
+    path.write_text(json.dumps(account, indent=1) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
