@@ -58,9 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
 def run(folder: Path, ckpt: str) -> Path:
     """Code the samples and write the page; returns its path."""
     originals = save_samples(folder / "original")
-    encoded = _verb(
-        "encode", "--mode", "sketch", "--ckpt", ckpt, str(originals), "-o", str(folder / "coded")
-    )
+    coded = str(folder / "coded")
+    encoded = _verb("encode", "--mode", "sketch", "--ckpt", ckpt, str(originals), "-o", coded)
     decoded = _verb("decode", "--sketch-only", coded, "-o", str(folder / "decoded"))
     _verb("sketch", str(originals), "-o", str(folder / "maps"), "--workers", "1", as_json=False)
     seconds = {Path(row["output"]).stem: row["seconds"] for row in decoded}
