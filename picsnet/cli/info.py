@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(record: dict[str, Any]) -> None:
-    print(f"{record['file']}: {record['width']}x{record['height']}, {record['bytes']} bytes, ")
+    print(f"{record['file']}: {record['width']}x{record['height']}, {record['bytes']} bytes,")
     print(f"  {record['bpp']:.5f} bpp including the container")
     for name, size in record["layers"].items():
         if size:
