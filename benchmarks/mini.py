@@ -1,0 +1,314 @@
+"""The mini decoder on photographs: rate, likeness, and what text and sketch are worth.
+
+    python benchmarks/mini.py --data ../shared/data/kodak
+
+codes each photograph with text, sketch and the decoder that ships, decodes the file, and compares
+with opponents that get as many bytes: AVIF and WebP at low qualities and downscaled (the best by
+MS-SSIM of those that fit, or the smallest file if none does), and the picture's mean colour; and
+with the decoder itself without text, without sketch, and with another picture's sketch. Writes
+``mini.json`` and ``contact_sheet.jpg`` (original, decoded sketch, decoded photograph) to
+``out/mini``.
+
+Measures, at the original's size unless said otherwise: MS-SSIM of luminance; colour error, the mean
+CIELAB distance of the means of a 16x16 grid; sketch agreement, the F-measure of thinned sketches
+(above 0.5, within 2 pixels, matched one to one) of original and reconstruction at the working size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from picsnet.decoder.diffusion import Drawing
+from picsnet.decoder.spec import MINI
+from picsnet.edge_benchmark import match_counts, nms
+from picsnet.errors import PicsnetError
+from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
+from picsnet.images import load_rgb
+from picsnet.metrics import map_ms_ssim
+from picsnet.pics import PICS, Decoding, Encoding
+from picsnet.sketch import Sketcher, load_sketcher
+
+Pixels = NDArray[np.uint8]
+
+GRID = 16
+EDGE_THRESHOLD, EDGE_DISTANCE = 0.5, 2.0
+SHEET_WIDTH = 288
+"""Of a picture on the contact sheet, pixels."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture by one opponent."""
+
+    picture: str
+    opponent: str
+    bytes: int
+    bpp: float
+    ms_ssim: float
+    colour_error: float
+    sketch_f: float
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Code, measure, report; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", required=True, help="photographs, folders or globs")
+    parser.add_argument("--decoder", default=MINI, help="default: %(default)s")
+    parser.add_argument("--ckpt", default="sketch_ntc_lambda0.5", help="default: %(default)s")
+    parser.add_argument("--candidates", type=int, default=4)
+    parser.add_argument("--prompt-from", help="default: as suits the decoder")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("-o", "--output", default="out/mini", help="folder (default: %(default)s)")
+    args = parser.parse_args(arguments)
+    try:
+        report, sheet = measure(args)
+        folder = Path(args.output)
+        with atomic_write(folder / "mini.json") as part:
+            part.write_text(json.dumps(report, indent=1) + "\n")
+        with atomic_write(folder / "contact_sheet.jpg") as part:
+            Image.fromarray(sheet).save(part, format="JPEG", quality=82, optimize=True)
+    except PicsnetError as error:
+        print(f"mini.py: error: {error}", file=sys.stderr)
+        return error.exit_status
+    print(table(report))
+    return 0
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[str, Any], Pixels]:
+    """(report, contact sheet) of all photographs."""
+    paths = [item.path for item in expand_inputs(args.data, IMAGE_SUFFIXES)]
+    codec = PICS.from_pretrained(
+        args.ckpt,
+        args.decoder,
+        prompt_from=args.prompt_from,
+        candidates=args.candidates,
+        device=args.device,
+    )
+    sketcher = load_sketcher("bundled", codec.device)
+    photos = [load_rgb(path) for path in paths]
+    start = time.perf_counter()
+    encodings = [codec.encode_parts([p])[0] for p in tqdm(photos, "encoding", disable=None)]
+    encoded = time.perf_counter()
+    decodings = [codec.decode_parts([e.data])[0] for e in tqdm(encodings, "decoding", disable=None)]
+    decoded = time.perf_counter()
+    rows: list[Row] = []
+    for index, path in enumerate(tqdm(paths, "comparing", disable=None)):
+        photo, encoding = photos[index], encodings[index]
+        judge = Judge(path.stem, photo, encoding, sketcher)
+        wrong = _sketch_of_another(encodings, index)
+        for name, size, picture in (
+            ("picsnet", len(encoding.data), decodings[index].picture),
+            *_ablations(codec, encoding, decodings[index], wrong),
+            *_opponents(photo, len(encoding.data)),
+        ):
+            rows.append(judge.row(name, size, picture))
+    report = {
+        "decoder": args.decoder,
+        "ckpt": args.ckpt,
+        "candidates": args.candidates,
+        "encode_seconds": (encoded - start) / len(photos),
+        "decode_seconds": (decoded - encoded) / len(photos),
+        "layers": _mean_layers(encodings),
+        "prompts": {p.stem: e.prompt for p, e in zip(paths, encodings, strict=True)},
+        "helps": {
+            "text, by colour error": _wins(rows, "no text", "colour_error", lower=True),
+            "sketch, by sketch F": _wins(rows, "no sketch", "sketch_f", lower=False),
+            "right sketch, by sketch F": _wins(rows, "wrong sketch", "sketch_f", lower=False),
+        },
+        "rows": [asdict(row) for row in rows],
+    }
+    return report, contact_sheet(photos, encodings, decodings)
+
+
+class Judge:
+    """Measures reconstructions of one photograph."""
+
+    def __init__(self, name: str, photo: Pixels, encoding: Encoding, sketcher: Sketcher) -> None:
+        self._name, self._photo, self._sketcher = name, photo, sketcher
+        self._size = (encoding.original.shape[1], encoding.original.shape[0])
+        self._edges = self._thinned(encoding.original)
+
+    def row(self, opponent: str, size: int, picture: Pixels) -> Row:
+        """All measures of one reconstruction, (H, W, 3) uint8 of the original's size."""
+        height, width = self._photo.shape[:2]
+        small = Image.fromarray(picture).resize(self._size, Image.Resampling.LANCZOS)
+        return Row(
+            picture=self._name,
+            opponent=opponent,
+            bytes=size,
+            bpp=8 * size / (width * height),
+            ms_ssim=map_ms_ssim(_grey(self._photo), _grey(picture)),
+            colour_error=colour_error(self._photo, picture),
+            sketch_f=edge_agreement(self._edges, self._thinned(np.asarray(small))),
+        )
+
+    def _thinned(self, picture: Pixels) -> NDArray[np.bool_]:
+        thin: NDArray[np.bool_] = nms(self._sketcher(picture)) > EDGE_THRESHOLD
+        return thin
+
+
+def colour_error(a: Pixels, b: Pixels) -> float:
+    """Mean CIELAB distance (CIE 1976) of the mean colours of a 16x16 grid."""
+    from skimage.color import rgb2lab
+
+    grids = [
+        rgb2lab(np.asarray(Image.fromarray(p).resize((GRID, GRID), Image.Resampling.BOX)))
+        for p in (a, b)
+    ]
+    return float(np.linalg.norm(grids[0] - grids[1], axis=-1).mean())
+
+
+def edge_agreement(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
+    """F-measure of edge pixels matched one to one; 1 if both have none."""
+    right, met = match_counts(found, truth, EDGE_DISTANCE)
+    total = int(found.sum()) + int(truth.sum())
+    return (int(right.sum()) + int(met.sum())) / total if total else 1.0
+
+
+def _ablations(
+    codec: PICS, encoding: Encoding, decoding: Decoding, wrong: Pixels
+) -> Iterator[tuple[str, int, Pixels]]:
+    """The decoder without one of its inputs; bytes are those of the whole file."""
+    sketch = encoding.decoded_sketch
+    height, width = encoding.original.shape[:2]
+    for name, ids, shown in (
+        ("no text", [], sketch),
+        ("no sketch", encoding.ids, None),
+        ("wrong sketch", encoding.ids, wrong),
+    ):
+        drawing = Drawing(ids, shown, encoding.candidate)
+        drawn = codec.decoder.draw([drawing], width, height)[0]
+        full = Image.fromarray(drawn).resize(
+            (encoding.width, encoding.height), Image.Resampling.LANCZOS
+        )
+        yield name, len(encoding.data), np.asarray(full)
+
+
+def _sketch_of_another(encodings: list[Encoding], index: int) -> Pixels:
+    """The next picture's decoded sketch, at this one's size."""
+    other = encodings[(index + 1) % len(encodings)].decoded_sketch
+    assert other is not None
+    height, width = encodings[index].original.shape[:2]
+    turned = np.rot90(other) if (other.shape[0] > other.shape[1]) != (height > width) else other
+    return np.asarray(Image.fromarray(turned).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _opponents(photo: Pixels, budget: int) -> Iterator[tuple[str, int, Pixels]]:
+    for codec in ("AVIF", "WEBP"):
+        yield (codec.replace("WEBP", "WebP"), *_classical(photo, codec, budget))
+    mean = photo.reshape(-1, 3).mean(0).round().astype(np.uint8)
+    yield "mean colour", 3, np.broadcast_to(mean, photo.shape).copy()
+
+
+def _classical(photo: Pixels, codec: str, budget: int) -> tuple[int, Pixels]:
+    """The best picture of a classical codec within a budget, or its smallest file."""
+    height, width = photo.shape[:2]
+    tried = []
+    for scale in (4, 6, 8, 12, 16, 24, 32):
+        small = Image.fromarray(photo).resize(
+            (max(1, width // scale), max(1, height // scale)), Image.Resampling.LANCZOS
+        )
+        for quality in (0, 5, 10, 20, 35, 50, 70):
+            buffer = BytesIO()
+            small.save(buffer, codec, quality=quality)
+            tried.append((len(buffer.getvalue()) + 4, buffer))  # the size to show it at
+    fitting = [one for one in tried if one[0] <= budget] or [min(tried, key=lambda one: one[0])]
+    best: tuple[float, int, Pixels] | None = None
+    for size, buffer in fitting:
+        back = Image.open(buffer).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        pixels = np.asarray(back)
+        likeness = map_ms_ssim(_grey(photo), _grey(pixels))
+        if best is None or likeness > best[0]:
+            best = (likeness, size, pixels)
+    assert best is not None
+    return best[1], best[2]
+
+
+def _grey(picture: Pixels) -> Pixels:
+    return np.asarray(Image.fromarray(picture).convert("L"))
+
+
+def _mean_layers(encodings: list[Encoding]) -> dict[str, float]:
+    names = encodings[0].layers
+    return {name: statistics.fmean(e.layers[name] for e in encodings) for name in names}
+
+
+def _wins(rows: list[Row], opponent: str, measure: str, lower: bool) -> str:
+    ours = {row.picture: getattr(row, measure) for row in rows if row.opponent == "picsnet"}
+    theirs = {row.picture: getattr(row, measure) for row in rows if row.opponent == opponent}
+    better = sum(
+        (ours[name] < theirs[name]) if lower else (ours[name] > theirs[name]) for name in ours
+    )
+    return f"{better} of {len(ours)}"
+
+
+def contact_sheet(
+    photos: list[Pixels], encodings: list[Encoding], decodings: list[Decoding]
+) -> Pixels:
+    """Original, decoded sketch and decoded photograph of each, three triples a row."""
+    triples = []
+    for photo, encoding, decoding in zip(photos, encodings, decodings, strict=True):
+        assert encoding.decoded_sketch is not None
+        sketch = np.repeat(encoding.decoded_sketch[:, :, None], 3, axis=2)
+        triples.append(np.hstack([_thumbnail(p) for p in (photo, sketch, decoding.picture)]))
+    blank = np.full_like(triples[0], 255)
+    triples += [blank] * (-len(triples) % 3)
+    sheet = [np.hstack(triples[i : i + 3]) for i in range(0, len(triples), 3)]
+    return np.vstack(sheet)
+
+
+def _thumbnail(picture: Pixels) -> Pixels:
+    """Fitted into a square with a white margin."""
+    image = Image.fromarray(picture)
+    image.thumbnail((SHEET_WIDTH - 8, SHEET_WIDTH - 8), Image.Resampling.LANCZOS)
+    square = Image.new("RGB", (SHEET_WIDTH, SHEET_WIDTH), "white")
+    square.paste(image, ((SHEET_WIDTH - image.width) // 2, (SHEET_WIDTH - image.height) // 2))
+    return np.asarray(square)
+
+
+def table(report: dict[str, Any]) -> str:
+    """Means over the pictures, and who helps whom."""
+    rows = [Row(**row) for row in report["rows"]]
+    lines = [
+        "| opponent | bytes | bpp | MS-SSIM | colour error | sketch F |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in dict.fromkeys(row.opponent for row in rows):
+        some = [row for row in rows if row.opponent == name]
+        values = {
+            key: statistics.fmean(getattr(row, key) for row in some)
+            for key in ("bytes", "bpp", "ms_ssim", "colour_error", "sketch_f")
+        }
+        lines.append(
+            f"| {name} | {values['bytes']:.0f} | {values['bpp']:.4f} | {values['ms_ssim']:.3f} | "
+            f"{values['colour_error']:.1f} | {values['sketch_f']:.3f} |"
+        )
+    layers = ", ".join(f"{name} {value:.1f}" for name, value in report["layers"].items())
+    helps = ", ".join(f"{name}: {value}" for name, value in report["helps"].items())
+    return "\n".join(
+        [
+            *lines,
+            f"bytes by layer: {layers}",
+            f"helps: {helps}",
+            f"{report['encode_seconds']:.1f} s to encode, {report['decode_seconds']:.1f} s to "
+            "decode a picture",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

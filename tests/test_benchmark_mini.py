@@ -1,0 +1,72 @@
+"""The mini decoder's benchmark: rows for every opponent, measures that measure, a contact sheet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import mini
+
+
+def photograph(seed: int, height: int, width: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def test_report_table_and_sheet(
+    miniature_decoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(photograph(0, 200, 280)).save(photos / "wide.png")
+    Image.fromarray(photograph(1, 280, 200)).save(photos / "tall.png")
+    arguments = ["--data", str(photos), "--decoder", str(miniature_decoder), "--device", "cpu"]
+    few = ["--candidates", "1", "--prompt-from", "palette"]
+    assert mini.main([*arguments, *few, "-o", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "mini.json").read_text())
+    opponents = ["picsnet", "no text", "no sketch", "wrong sketch", "AVIF", "WebP", "mean colour"]
+    assert [row["opponent"] for row in report["rows"]] == opponents * 2
+    ours = [row for row in report["rows"] if row["opponent"] == "picsnet"]
+    assert sum(report["layers"].values()) == pytest.approx(np.mean([r["bytes"] for r in ours]))
+    for row in report["rows"]:
+        assert row["bpp"] == pytest.approx(8 * row["bytes"] / (200 * 280))
+        assert 0 <= row["sketch_f"] <= 1 and 0 <= row["ms_ssim"] <= 1 and row["colour_error"] > 0
+    assert "| mean colour | 3 |" in capsys.readouterr().out
+    sheet = Image.open(tmp_path / "out" / "contact_sheet.jpg")
+    assert sheet.size == (9 * mini.SHEET_WIDTH, mini.SHEET_WIDTH)
+    assert np.asarray(sheet).std() > 10
+
+
+def test_colour_error_is_a_distance_of_colours() -> None:
+    photo = photograph(2, 160, 160)
+    assert mini.colour_error(photo, photo) == 0
+    grey, lighter = (np.full((160, 160, 3), value, np.uint8) for value in (119, 145))
+    assert mini.colour_error(grey, lighter) == pytest.approx(10, abs=0.5)  # L* of 50 and 60
+    # Details do not count, places do.
+    noisy = np.clip(photo + np.random.default_rng(0).normal(0, 12, photo.shape), 0, 255)
+    assert mini.colour_error(photo, noisy.astype(np.uint8)) < 3
+    assert mini.colour_error(photo, photo[::-1]) > 10
+
+
+def test_edge_agreement() -> None:
+    line = np.zeros((60, 60), bool)
+    line[20, 5:55] = True
+    assert mini.edge_agreement(line, line) == 1
+    assert mini.edge_agreement(line, np.roll(line, 2, axis=0)) == 1
+    assert mini.edge_agreement(line, np.roll(line, 3, axis=0)) == 0
+    half = line.copy()
+    half[20, 30:] = False
+    assert mini.edge_agreement(line, half) == pytest.approx(2 * 25 / 75, abs=0.05)
+    nothing = np.zeros_like(line)
+    assert mini.edge_agreement(nothing, nothing) == 1 and mini.edge_agreement(line, nothing) == 0
+
+
+def test_a_broken_picture_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").write_bytes(b"nothing")
+    assert mini.main(["--data", str(tmp_path), "--decoder", "nothing"]) != 0
+    assert capsys.readouterr().err.startswith("mini.py: error: ")
