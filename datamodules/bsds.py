@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.sampling import PositionSampler, epoch_permutation_index, position_seed
+from datamodules.loading import training_loader
+from datamodules.sampling import epoch_permutation_index, position_seed
 from picsnet.errors import DataError
 from picsnet.images import load_rgb
 
@@ -189,21 +190,13 @@ class BsdsDataModule(L.LightningDataModule):
         self.val_items = [load_item(*pair) for pair in self.val_pairs]
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        trainer = self.trainer
-        assert trainer is not None
-        sampler = PositionSampler(
-            batch_size=self.batch_size,
-            total_steps=self.total_steps,
-            start_step=int(getattr(trainer.lightning_module, "batches_seen", 0)),
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-        )
-        return DataLoader(
+        return training_loader(
+            self,
             BsdsCrops(self.train_items, self.augmentation, self.seed),
             batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
+            total_steps=self.total_steps,
+            workers=self.workers,
+            seed=self.seed,
         )
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import lightning as L
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.sampling import PositionSampler, epoch_permutation_index, position_seed
+from datamodules.loading import training_loader
+from datamodules.sampling import epoch_permutation_index, position_seed
 from picsnet.errors import DataError, ImageError
 from picsnet.files import IMAGE_SUFFIXES, expand_inputs
 from picsnet.images import load_grey
@@ -189,22 +189,6 @@ class FixedCropDataset(Dataset[Tensor]):
         return self._crops[index]
 
 
-class _MapLoader(DataLoader[Tensor]):
-    """A loader whose workers' errors stay one line: torch puts their traceback into the message."""
-
-    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
-        try:
-            yield from super().__iter__()
-        except DataError as error:
-            last = str(error).rstrip().splitlines()[-1]
-            raise DataError(last.rpartition("DataError: ")[2]) from None
-
-
-def _start_worker(worker: int) -> None:
-    # The workers are the parallelism; OpenCV's threads would compete with training.
-    cv2.setNumThreads(0)
-
-
 class SketchMapDataModule(L.LightningDataModule):
     """Random crops for training, fixed ones for validation.
 
@@ -229,24 +213,14 @@ class SketchMapDataModule(L.LightningDataModule):
         self.train_maps, self.val_maps, self.settings = train_maps, val_maps, settings
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        s, trainer = self.settings, self.trainer
-        module: Any = None if trainer is None else trainer.lightning_module
-        sampler = PositionSampler(
-            batch_size=s.batch_size,
-            total_steps=s.total_steps,
-            start_step=int(getattr(module, "batches_seen", 0)),
-            rank=0 if trainer is None else trainer.global_rank,
-            world_size=1 if trainer is None else trainer.world_size,
-        )
-        return _MapLoader(
+        s = self.settings
+        return training_loader(
+            self,
             SketchMapDataset(self.train_maps, s),
             batch_size=s.batch_size,
-            sampler=sampler,
-            num_workers=s.workers,
-            persistent_workers=s.workers > 0,
-            worker_init_fn=_start_worker,
-            # The workers' seeds: repeatable, and the global generator is left alone.
-            generator=torch.Generator().manual_seed(s.seed % 2**32),
+            total_steps=s.total_steps,
+            workers=s.workers,
+            seed=s.seed,
         )
 
     def val_dataloader(self) -> DataLoader[Tensor]:

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import lightning as L
@@ -21,8 +20,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from datamodules.loading import training_loader
 from datamodules.pack import Pack, decode, read_pack
-from datamodules.sampling import PositionSampler, epoch_permutation_index, position_seed
+from datamodules.sampling import epoch_permutation_index, position_seed
 from picsnet.errors import DataError
 
 Pixels = NDArray[np.uint8]
@@ -182,11 +182,6 @@ def _decoded(path: Path, pack: Pack, decode_sketch: Callable[[bytes], Pixels]) -
     return [[decode_sketch(data) for data in some] for some in bar]
 
 
-def _start_worker(worker: int) -> None:
-    # The workers are the parallelism; OpenCV's threads would compete with training.
-    cv2.setNumThreads(0)
-
-
 class PhotoDataModule(L.LightningDataModule):
     """Random crops for training, fixed ones of every so many photographs for validation.
 
@@ -230,23 +225,14 @@ class PhotoDataModule(L.LightningDataModule):
         self.settings = settings
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        s, trainer = self.settings, self.trainer
-        module: Any = None if trainer is None else trainer.lightning_module
-        sampler = PositionSampler(
-            batch_size=s.batch_size,
-            total_steps=s.total_steps,
-            start_step=int(getattr(module, "batches_seen", 0)),
-            rank=0 if trainer is None else trainer.global_rank,
-            world_size=1 if trainer is None else trainer.world_size,
-        )
-        return DataLoader(
+        s = self.settings
+        return training_loader(
+            self,
             PhotoDataset(self.train_photos, s, self.caption, self.train_maps),
             batch_size=s.batch_size,
-            sampler=sampler,
-            num_workers=s.workers,
-            persistent_workers=s.workers > 0,
-            worker_init_fn=_start_worker,
-            generator=torch.Generator().manual_seed(s.seed % 2**32),
+            total_steps=s.total_steps,
+            workers=s.workers,
+            seed=s.seed,
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from picsnet.config import CLIPRunConfig, to_dict
+from picsnet.config import CLIPRunConfig
 from picsnet.mini.networks import IMAGE_MEAN, IMAGE_STD, make_clip
 from picsnet.training.stepped import SteppedModule
 
@@ -32,15 +32,7 @@ class CLIPModule(SteppedModule):
 
     def __init__(self, config: CLIPRunConfig, vocabulary: int) -> None:
         torch.manual_seed(config.seed)  # initial weights are part of what a seed repeats
-        super().__init__(
-            make_clip(config.model, vocabulary),
-            to_dict(config),
-            config.optim,
-            config.trainer.max_steps,
-            config.seed,
-            config.trainer.channels_last,
-            config.trainer.log_every,
-        )
+        super().__init__(make_clip(config.model, vocabulary), config)
         self._end = vocabulary - 1
 
     def configure_optimizers(self) -> list[Any]:  # type: ignore[override]
@@ -58,30 +50,19 @@ class CLIPModule(SteppedModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         logits = self._similarities(self.network, batch)
         loss = contrastive_loss(logits, batch["ids"])
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        norm = self.clip(list(self.network.parameters()), self.optim.clip_norm)
-        optimizer.step()
+        step = self.descend(loss, list(self.network.parameters()))
         network: Any = self.network
         with torch.no_grad():
             network.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        scheduler = self.lr_schedulers()
-        assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-        scheduler.step()
         self.count_batch()
-        if self.batches_seen % self.log_every == 0:
-            self.log_dict(
-                {
-                    "train/loss": loss.detach(),
-                    "train/accuracy": accuracy(logits, batch["ids"]),
-                    "train/temperature": (-network.logit_scale.detach()).exp(),
-                    "train/grad_norm": norm,
-                    "train/lr": scheduler.get_last_lr()[0],
-                },
-                prog_bar=True,
-            )
+        self.report(
+            {
+                "train/loss": loss,
+                "train/accuracy": accuracy(logits, batch["ids"]),
+                "train/temperature": (-network.logit_scale.detach()).exp(),
+                **step,
+            }
+        )
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         logits = self._similarities(self.averaged, batch)

@@ -21,7 +21,6 @@ from picsnet.config import (
     CLIPModelConfig,
     DiffusionRunConfig,
     VAEModelConfig,
-    to_dict,
 )
 from picsnet.mini.blocks import SCALING_FACTOR
 from picsnet.mini.networks import make_clip, make_diffusion, make_scheduler, make_vae
@@ -87,15 +86,7 @@ class DiffusionModule(SteppedModule):
         vae_model = VAEModelConfig(**vae_run["model"])
         clip_model = CLIPModelConfig(**clip_run["model"])
         networks = make_diffusion(config.model, vae_model.latent_channels, clip_model.text_width)
-        super().__init__(
-            Drawer(*networks),
-            to_dict(config),
-            config.optim,
-            config.trainer.max_steps,
-            config.seed,
-            config.trainer.channels_last,
-            config.trainer.log_every,
-        )
+        super().__init__(Drawer(*networks), config)
         self.options = config.loss
         vae = make_vae(vae_model)
         vae.load_state_dict(under(vae_weights, "vae"))
@@ -137,25 +128,14 @@ class DiffusionModule(SteppedModule):
         text = torch.where(without[:, None, None], empty, text)
         shown = (torch.rand(size, device=device) >= o.drop_sketch).float()
         loss = self._loss(self.network, x0, level, text, sketch, shown).mean()
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        norm = self.clip(list(self.network.parameters()), self.optim.clip_norm)
-        optimizer.step()
-        scheduler = self.lr_schedulers()
-        assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-        scheduler.step()
+        step = self.descend(loss, list(self.network.parameters()))
         self.count_batch()
-        if self.batches_seen % self.log_every == 0:
-            self.log_dict(
-                {
-                    "train/loss": loss.detach(),
-                    "train/grad_norm": norm,
-                    "train/lr": scheduler.get_last_lr()[0],
-                },
-                prog_bar=True,
-            )
+        self.report(
+            {
+                "train/loss": loss,
+                **step,
+            }
+        )
 
     @staticmethod
     def _loss(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from picsnet.config import EdgeRunConfig, to_dict
+from picsnet.config import EdgeRunConfig
 from picsnet.sketch.network import EdgeNetwork
 from picsnet.training.stepped import SteppedModule
 
@@ -43,15 +43,7 @@ class EdgeModule(SteppedModule):
     def __init__(self, config: EdgeRunConfig) -> None:
         torch.manual_seed(config.seed)  # initial weights are part of what a seed repeats
         network = EdgeNetwork(config.model.widths, config.model.blocks, config.model.fusion)
-        super().__init__(
-            network,
-            to_dict(config),
-            config.optim,
-            config.trainer.max_steps,
-            config.seed,
-            config.trainer.channels_last,
-            config.trainer.log_every,
-        )
+        super().__init__(network, config)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         return self.main_optimizer(list(self.network.parameters()))
@@ -65,27 +57,15 @@ class EdgeModule(SteppedModule):
         outputs = self._logits(self.network, images)
         losses = [class_balanced_loss(logits, labels) for logits in outputs]
         loss = torch.stack(losses[:-1]).mean() + losses[-1]
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        parameters = list(self.network.parameters())
-        norm = self.clip(parameters, self.optim.clip_norm)
-        optimizer.step()
-        scheduler = self.lr_schedulers()
-        assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-        scheduler.step()
+        step = self.descend(loss, list(self.network.parameters()))
         self.count_batch()
-        if self.batches_seen % self.log_every == 0:
-            self.log_dict(
-                {
-                    "train/loss": loss.detach(),
-                    "train/fused": losses[-1].detach(),
-                    "train/grad_norm": norm,
-                    "train/lr": scheduler.get_last_lr()[0],
-                },
-                prog_bar=True,
-            )
+        self.report(
+            {
+                "train/loss": loss,
+                "train/fused": losses[-1],
+                **step,
+            }
+        )
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch

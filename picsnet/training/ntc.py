@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from picsnet.checkpoints import in_memory_model, table_tensors
 from picsnet.codec import SketchCodec
-from picsnet.config import NTCRunConfig, to_dict
+from picsnet.config import NTCRunConfig
 from picsnet.errors import ConfigError
 from picsnet.losses import RateDistortionLoss
 from picsnet.ntc import build
@@ -28,15 +28,7 @@ class NTCModule(SteppedModule):
     def __init__(self, config: NTCRunConfig) -> None:
         torch.manual_seed(config.seed)  # initial weights are part of what a seed repeats
         network = build(config.model.architecture, config.model.options)
-        super().__init__(
-            network,
-            to_dict(config),
-            config.optim,
-            config.trainer.max_steps,
-            config.seed,
-            config.trainer.channels_last,
-            config.trainer.log_every,
-        )
+        super().__init__(network, config)
         self.criterion = RateDistortionLoss(
             config.lmbda, config.distortion, config.distortion_warmup
         )
@@ -69,34 +61,25 @@ class NTCModule(SteppedModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         x = batch.to(memory_format=self.memory_format)
-        main, aux = self.optimizers()  # type: ignore[misc,attr-defined]
+        _, aux = self.optimizers()  # type: ignore[misc,attr-defined]
         output = self.network(x)
         result = self.criterion(output, x, step=self.batches_seen)
         aux_loss = self.network.aux_loss()  # type: ignore[operator]
-        main.zero_grad()
         aux.zero_grad()
-        self.manual_backward(result.loss + aux_loss)
-        norm = self.clip(self.main_parameters, self.optim.clip_norm)
-        main.step()
+        step = self.descend(result.loss + aux_loss, self.main_parameters)
         # The inner optimiser: Lightning's global_step counts wrapped ones, and one is enough.
         aux.optimizer.step()
-        scheduler = self.lr_schedulers()
-        assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-        scheduler.step()
         self.count_batch()
-        if self.batches_seen % self.log_every == 0:
-            self.log_dict(
-                {
-                    "train/loss": result.loss.detach(),
-                    "train/distortion": result.distortion.detach(),
-                    "train/bpp": result.bpp.detach(),
-                    **{f"train/bpp_{k}": v.detach() for k, v in result.streams.items()},
-                    "train/aux_loss": aux_loss.detach(),
-                    "train/grad_norm": norm,
-                    "train/lr": scheduler.get_last_lr()[0],
-                },
-                prog_bar=True,
-            )
+        self.report(
+            {
+                "train/loss": result.loss,
+                "train/distortion": result.distortion,
+                "train/bpp": result.bpp,
+                **{f"train/bpp_{k}": v for k, v in result.streams.items()},
+                "train/aux_loss": aux_loss,
+                **step,
+            }
+        )
 
     def on_validation_epoch_start(self) -> None:
         self.codec = None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from picsnet.config import OptimConfig
+from picsnet.config import OptimConfig, RunConfig, to_dict
 from picsnet.training.environment import describe_environment
 
 
@@ -31,33 +31,29 @@ class SteppedModule(L.LightningModule):
     All that a step depends on is either in the checkpoint (weights, optimisers, schedule, EMA) or a
     function of the seed and of ``batches_seen`` (data order, noise): nothing else is carried.
 
+    Args:
+        network: what is trained.
+        config: of the run.
+
     ``batches_seen`` counts training batches. Lightning's ``global_step`` counts optimiser steps and
     would count both optimisers of a compression network.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        config: dict[str, Any],
-        optim: OptimConfig,
-        total_steps: int,
-        seed: int,
-        channels_last: bool,
-        log_every: int,
-    ) -> None:
+    def __init__(self, network: nn.Module, config: RunConfig) -> None:
         super().__init__()
         self.automatic_optimization = False
+        channels_last = config.trainer.channels_last
         if channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network
         self.ema = AveragedModel(
-            network, multi_avg_fn=get_ema_multi_avg_fn(optim.ema_decay), use_buffers=True
+            network, multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay), use_buffers=True
         )
         self.ema.requires_grad_(False)
-        self.config, self.optim = config, optim
-        self.total_steps, self.seed = total_steps, seed
+        self.config, self.optim = to_dict(config), config.optim
+        self.total_steps, self.seed = config.trainer.max_steps, config.seed
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.log_every = log_every
+        self.log_every = config.trainer.log_every
         self.batches_seen = 0
 
     @property
@@ -92,6 +88,35 @@ class SteppedModule(L.LightningModule):
             optimizer, lambda step: learning_rate_factor(step, self.total_steps, self.optim)
         )
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def descend(self, loss: Tensor, *groups: list[nn.Parameter]) -> dict[str, Any]:
+        """A step of the main optimiser and its schedule.
+
+        Args:
+            loss: scalar.
+            groups: parameters whose gradients are clipped together.
+
+        Returns:
+            What the log says of it; the norm is the first group's.
+        """
+        optimizers = self.optimizers()
+        main: Any = optimizers[0] if isinstance(optimizers, list) else optimizers
+        main.zero_grad()
+        self.manual_backward(loss)
+        norms = [self.clip(group, self.optim.clip_norm) for group in groups]
+        main.step()
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+        scheduler.step()
+        return {"train/grad_norm": norms[0], "train/lr": scheduler.get_last_lr()[0]}
+
+    def report(self, values: dict[str, Any]) -> None:
+        """Log a training step's values, every so many steps."""
+        if self.batches_seen % self.log_every == 0:
+            self.log_dict(
+                {k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()},
+                prog_bar=True,
+            )
 
     def count_batch(self) -> None:
         """To be called once at the end of each training step, after the optimisers."""

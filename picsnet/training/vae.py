@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from picsnet.config import VAERunConfig, to_dict
+from picsnet.config import VAERunConfig
 from picsnet.mini.blocks import SCALING_FACTOR
 from picsnet.mini.networks import make_vae
 from picsnet.sketch.bundled import BundledSketcher
@@ -70,15 +70,7 @@ class VAEModule(SteppedModule):
         torch.manual_seed(config.seed)  # initial weights are part of what a seed repeats
         players = Players(make_vae(config.model))
         players.vae.encoder.load_state_dict(encoder)
-        super().__init__(
-            players,
-            to_dict(config),
-            config.optim,
-            config.trainer.max_steps,
-            config.seed,
-            config.trainer.channels_last,
-            config.trainer.log_every,
-        )
+        super().__init__(players, config)
         self.weights = config.loss
         # Not a part of the module: neither trained nor saved.
         self._eyes = [BundledSketcher().network]
@@ -116,29 +108,17 @@ class VAEModule(SteppedModule):
         )
         duel = F.relu(1 - net.critic(x)).mean() + F.relu(1 + net.critic(x_hat.detach())).mean()
         loss = loss - playing * w.adversarial * fake.mean() + playing * duel
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        norm = self.clip(list(net.vae.decoder.parameters()), self.optim.clip_norm)
-        self.clip(list(net.critic.parameters()), self.optim.clip_norm)
-        optimizer.step()
-        scheduler = self.lr_schedulers()
-        assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-        scheduler.step()
+        step = self.descend(loss, list(net.vae.decoder.parameters()), list(net.critic.parameters()))
         self.count_batch()
-        if self.batches_seen % self.log_every == 0:
-            self.log_dict(
-                {
-                    "train/l1": l1.detach(),
-                    "train/edges": edges.detach(),
-                    "train/perceived": perceived.detach(),
-                    "train/duel": duel.detach(),
-                    "train/grad_norm": norm,
-                    "train/lr": scheduler.get_last_lr()[0],
-                },
-                prog_bar=True,
-            )
+        self.report(
+            {
+                "train/l1": l1,
+                "train/edges": edges,
+                "train/perceived": perceived,
+                "train/duel": duel,
+                **step,
+            }
+        )
 
     def on_validation_start(self) -> None:
         self.panel = []

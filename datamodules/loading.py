@@ -1,0 +1,72 @@
+"""The loader of training samples, in an order that is a function of seed and step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.sampling import PositionSampler
+from picsnet.errors import DataError
+
+
+class TrainingLoader(DataLoader[Any]):
+    """A loader whose workers' errors stay one line: torch puts their traceback into the message."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except DataError as error:
+            last = str(error).rstrip().splitlines()[-1]
+            raise DataError(last.rpartition("DataError: ")[2]) from None
+
+
+def training_loader(
+    module: L.LightningDataModule,
+    dataset: Dataset[Any],
+    *,
+    batch_size: int,
+    total_steps: int,
+    workers: int,
+    seed: int,
+) -> TrainingLoader:
+    """Batches of a run, from the step that the attached LightningModule's ``batches_seen`` names.
+
+    So a resumed run sees the batches that it would have seen.
+
+    Args:
+        module: the data module, attached to a trainer or not.
+        dataset: position -> sample.
+        batch_size: samples a step and process.
+        total_steps: length of the run.
+        workers: loader processes.
+        seed: of the workers' own generators.
+    """
+    trainer = module.trainer
+    trained: Any = None if trainer is None else trainer.lightning_module
+    sampler = PositionSampler(
+        batch_size=batch_size,
+        total_steps=total_steps,
+        start_step=int(getattr(trained, "batches_seen", 0)),
+        rank=0 if trainer is None else trainer.global_rank,
+        world_size=1 if trainer is None else trainer.world_size,
+    )
+    return TrainingLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=_start_worker,
+        # The workers' seeds: repeatable, and the global generator is left alone.
+        generator=torch.Generator().manual_seed(seed % 2**32),
+    )
+
+
+def _start_worker(worker: int) -> None:
+    # The workers are the parallelism; OpenCV's threads would compete with training.
+    cv2.setNumThreads(0)
