@@ -22,7 +22,7 @@ from picsnet.decoder.diffusion import DiffusionDecoder, Drawing
 from picsnet.decoder.spec import load_spec
 from picsnet.errors import CheckpointError, DataError
 from picsnet.mini import assemble
-from picsnet.mini.blocks import SCALING_FACTOR, fit_encoder
+from picsnet.mini.blocks import SCALING_FACTOR, as_one_convolution, fit_encoder
 from picsnet.mini.captions import PaletteCaptioner, save_tokenizer
 from picsnet.mini.networks import make_vae
 from picsnet.prompt.palette import describe
@@ -168,6 +168,9 @@ def test_the_linear_encoder_keeps_what_matters() -> None:
     with torch.no_grad():
         z = vae.encode(x).latents * SCALING_FACTOR
     assert z.shape == (12, 12, 20, 25)
+    weight, bias = as_one_convolution(vae.encoder)
+    at_once = torch.nn.functional.conv2d(x, weight, bias, stride=8) * SCALING_FACTOR
+    torch.testing.assert_close(at_once, z, atol=1e-3, rtol=0)
     assert float(z.mean()) == pytest.approx(0, abs=0.05)
     assert float(z.square().mean()) == pytest.approx(1, rel=0.05)
     # What a linear decoder makes of it; mean colours alone are 3 of the 12.

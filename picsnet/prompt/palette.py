@@ -120,18 +120,28 @@ def _dominant(lab: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _k_means(points: NDArray[np.float64]) -> NDArray[np.intp]:
     """Lloyd's iterations from centres that are farthest from one another: no chance in it."""
-    centres = [points.mean(axis=0)]
-    for _ in range(_CLUSTERS - 1):
-        distances = np.min([((points - c) ** 2).sum(axis=1) for c in centres], axis=0)
-        centres.append(points[distances.argmax()])
-    means = np.array(centres)
+    axes = np.ascontiguousarray(points.T)
+    means = np.empty((_CLUSTERS, 3))
+    means[0] = axes.mean(axis=1)
+    nearest = _squared_distances(axes, means[:1])[0]
+    for k in range(1, _CLUSTERS):
+        means[k] = axes[:, nearest.argmax()]
+        nearest = np.minimum(nearest, _squared_distances(axes, means[k : k + 1])[0])
     labels: NDArray[np.intp] = np.zeros(len(points), dtype=np.intp)
     for _ in range(_ITERATIONS):
-        labels = ((points[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)
-        means = np.array(
-            [
-                points[labels == k].mean(axis=0) if (labels == k).any() else means[k]
-                for k in range(_CLUSTERS)
-            ]
-        )
+        labels = _squared_distances(axes, means).argmin(axis=0)
+        counts = np.bincount(labels, minlength=_CLUSTERS)
+        sums = [np.bincount(labels, axis, minlength=_CLUSTERS) for axis in axes]
+        found = counts > 0
+        means[found] = (np.array(sums) / np.maximum(counts, 1)).T[found]
     return labels
+
+
+def _squared_distances(
+    axes: NDArray[np.float64], centres: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(K, N) of (3, N) points and (K, 3) centres."""
+    total: NDArray[np.float64] = sum(
+        np.square(axis - centre[:, None]) for axis, centre in zip(axes, centres.T, strict=True)
+    )
+    return total

@@ -22,7 +22,7 @@ from picsnet.config import (
     DiffusionRunConfig,
     VAEModelConfig,
 )
-from picsnet.mini.blocks import SCALING_FACTOR
+from picsnet.mini.blocks import SCALING_FACTOR, as_one_convolution
 from picsnet.mini.networks import make_clip, make_diffusion, make_scheduler, make_vae
 from picsnet.mini.stages import read_stage, under
 from picsnet.training.stepped import SteppedModule
@@ -96,6 +96,7 @@ class DiffusionModule(SteppedModule):
         clip.load_state_dict(clip_weights)
         # Frozen, and not a part of the module: neither trained nor saved.
         self._vae = [vae.eval().requires_grad_(False)]
+        self._blocks = as_one_convolution(vae.encoder)
         self._text = [clip.text_model.eval().requires_grad_(False)]
         self._empty = torch.tensor(empty)
         self.panel: list[tuple[Tensor, Tensor]] = []
@@ -106,9 +107,10 @@ class DiffusionModule(SteppedModule):
     def _prepared(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x0, text, text of the empty prompt, sketch."""
         photo = batch["photo"].float() / 127.5 - 1
-        vae, text = self._vae[0].to(photo.device), self._text[0].to(photo.device)
+        text = self._text[0].to(photo.device)
+        weight, bias = (part.to(photo.device) for part in self._blocks)
         with torch.no_grad():
-            x0 = vae.encoder(photo) * SCALING_FACTOR
+            x0 = F.conv2d(photo, weight, bias, stride=8) * SCALING_FACTOR
             both = torch.cat([batch["ids"], self._empty.to(photo.device)[None]])
             states = text(input_ids=both).last_hidden_state
         sketch = batch["sketch"].float() / 255
@@ -190,5 +192,5 @@ class DiffusionModule(SteppedModule):
             guided = self.averaged(x, level, text, sketch, shown).float()
             velocity = plain + PANEL_GUIDANCE * (guided - plain)
             x = scheduler.step(velocity, time, x, return_dict=False)[0]
-        picture: Tensor = self._vae[0].decoder(x / SCALING_FACTOR)
+        picture: Tensor = self._vae[0].to(x.device).decoder(x / SCALING_FACTOR)
         return (picture / 2 + 0.5).clamp(0, 1)
