@@ -208,6 +208,7 @@ def _photos(
         seed=config.seed,
         total_steps=config.trainer.max_steps,
         jitter=data.jitter,
+        pool=data.pool,
     )
     return PhotoDataModule(Path(data.pack), data.val_count, settings, caption, decode_sketch)
 

@@ -162,10 +162,10 @@ def measure(folder: Path, device: str, args: argparse.Namespace) -> dict[str, An
     for mode, given in (("pics", sketch), ("pic", None)):
         for count in args.candidates:
             drawings = [Drawing([400] * 16, given, k) for k in range(count)]
-            decoder.draw(drawings[:1], args.size, args.size) if device != "cpu" else None
+            decoder.draw(drawings[:1], [(args.size, args.size)]) if device != "cpu" else None
             _reset_peak(device)
             seconds = statistics.median(
-                _seconds(lambda d=drawings: decoder.draw(d, args.size, args.size), device)  # type: ignore[misc]
+                _seconds(lambda d=drawings: decoder.draw(d, [(args.size, args.size)]), device)  # type: ignore[misc]
                 for _ in range(args.repeat)
             )
             rows.append(

@@ -184,14 +184,14 @@ def _ablations(
 ) -> Iterator[tuple[str, int, Pixels]]:
     """The decoder without one of its inputs; bytes are those of the whole file."""
     sketch = encoding.decoded_sketch
-    height, width = encoding.original.shape[:2]
     for name, ids, shown in (
         ("no text", [], sketch),
         ("no sketch", encoding.ids, None),
         ("wrong sketch", encoding.ids, wrong),
     ):
         drawing = Drawing(ids, shown, encoding.candidate)
-        drawn = codec.decoder.draw([drawing], width, height)[0]
+        sizes = codec.decoder.sizes(encoding.width, encoding.height)
+        drawn = codec.decoder.draw([drawing], sizes)[0]
         full = Image.fromarray(drawn).resize(
             (encoding.width, encoding.height), Image.Resampling.LANCZOS
         )

@@ -45,6 +45,9 @@ class PhotoDataSettings:
         total_steps: length of the run.
         jitter: of brightness, contrast and colour, as a share.
         val_batch_size: crops a validation batch.
+        pool: samples that are made once, before training, and then taken in ever new orders; 0
+            makes a fresh one each time. For small models, for which a caption costs as much as a
+            step.
     """
 
     crop: int
@@ -54,6 +57,7 @@ class PhotoDataSettings:
     total_steps: int
     jitter: float = 0.1
     val_batch_size: int = 8
+    pool: int = 0
 
 
 class PhotoDataset(Dataset[Sample]):
@@ -88,6 +92,38 @@ class PhotoDataset(Dataset[Sample]):
             some = self.maps[index]
             sketch = window.cut(some[int(rng.integers(len(some)))], s.crop)
         return _sample(crop, sketch, self.caption)
+
+
+class SamplePool(Dataset[Sample]):
+    """The first so many samples of a dataset, kept in memory; positions beyond take them again.
+
+    Args:
+        samples: position -> sample.
+        size: how many are kept.
+        seed: of the orders in which they come.
+        workers: processes that make them.
+    """
+
+    def __init__(self, samples: Dataset[Sample], size: int, seed: int, workers: int) -> None:
+        loader: DataLoader[Sample] = DataLoader(
+            samples, batch_size=64, sampler=range(size), num_workers=workers
+        )
+        self._kept: Sample = {}
+        done = 0
+        with tqdm(total=size, desc="making samples", disable=None) as bar:
+            for batch in loader:
+                count = len(next(iter(batch.values())))
+                for key, values in batch.items():
+                    # Room for all at once: twice of it would be too much.
+                    kept = self._kept.setdefault(key, values.new_empty((size, *values.shape[1:])))
+                    kept[done : done + count] = values
+                done += count
+                bar.update(count)
+        self._size, self._seed = size, seed
+
+    def __getitem__(self, position: int) -> Sample:
+        index = epoch_permutation_index(self._seed, position, self._size)
+        return {key: values[index] for key, values in self._kept.items()}
 
 
 @dataclass(frozen=True)
@@ -226,12 +262,15 @@ class PhotoDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         s = self.settings
+        samples: Dataset[Sample] = PhotoDataset(self.train_photos, s, self.caption, self.train_maps)
+        if s.pool:
+            samples = SamplePool(samples, s.pool, s.seed, s.workers)
         return training_loader(
             self,
-            PhotoDataset(self.train_photos, s, self.caption, self.train_maps),
+            samples,
             batch_size=s.batch_size,
             total_steps=s.total_steps,
-            workers=s.workers,
+            workers=0 if s.pool else s.workers,
             seed=s.seed,
         )
 

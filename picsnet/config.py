@@ -162,6 +162,7 @@ class PhotoDataConfig:
     batch_size: int = 8
     workers: int = 1
     jitter: float = 0.1
+    pool: int = 0  # samples made once and kept; 0 makes fresh ones
 
 
 @dataclass

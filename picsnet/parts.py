@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from picsnet.files import atomic_write
 from picsnet.images import save_png
@@ -19,7 +20,7 @@ _GAP = 8
 
 def save_parts(folder: Path, encoding: Encoding, decoding: Decoding) -> None:
     """Write original, sketch, decoded sketch, prompt, candidates, reconstruction and all of the
-    pictures side by side, at the working size.
+    pictures side by side, at the working size; the reconstruction by itself as it was drawn.
 
     Raises:
         OutputError: they cannot be written.
@@ -32,7 +33,10 @@ def save_parts(folder: Path, encoding: Encoding, decoding: Decoding) -> None:
     for number, candidate in enumerate(encoding.candidates):
         save_png(candidate, folder / f"candidate_{number:02d}.png")
     order = ("original", "sketch", "decoded_sketch", "reconstruction")
-    save_png(side_by_side([named[n] for n in order if n in named]), folder / "side_by_side.png")
+    height, width = encoding.original.shape[:2]
+    small = Image.fromarray(decoding.drawn).resize((width, height), Image.Resampling.LANCZOS)
+    shown = named | {"reconstruction": np.asarray(small)}
+    save_png(side_by_side([shown[n] for n in order if n in shown]), folder / "side_by_side.png")
     with atomic_write(folder / "prompt.txt") as part:
         part.write_text(_about(encoding), encoding="utf-8")
 

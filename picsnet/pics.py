@@ -100,7 +100,7 @@ class Decoding:
 
     Attributes:
         picture: (H, W, 3) uint8 at the original's size.
-        drawn: (h, w, 3) uint8 as the decoder drew it, at the working size.
+        drawn: (h, w, 3) uint8 as the decoder drew it, at the size of its last pass.
         sketch: (h, w) uint8, or None where the file holds none.
         prompt, ids, candidate: as in the file.
         missing: layers that did not arrive whole.
@@ -308,14 +308,15 @@ class PICS:
             for one, name in zip(data, names, strict=True)
         ]
         drawn: dict[int, tuple[Pixels, float]] = {}
-        groups: dict[tuple[int, int, bool], list[int]] = {}
+        groups: dict[tuple[tuple[tuple[int, int], ...], bool], list[int]] = {}
         for index, item in enumerate(parsed):
-            groups.setdefault((*item.size, item.sketch is None), []).append(index)
-        for (width, height, _), members in groups.items():
+            sizes = self.decoder.sizes(item.file.width, item.file.height)
+            groups.setdefault((tuple(sizes), item.sketch is None), []).append(index)
+        for (passes, _), members in groups.items():
             for start in range(0, len(members), batch):
                 some = members[start : start + batch]
                 clock = time.perf_counter()
-                pictures = self.decoder.draw([parsed[i].drawing for i in some], width, height)
+                pictures = self.decoder.draw([parsed[i].drawing for i in some], passes)
                 each = (time.perf_counter() - clock) / len(some)
                 drawn |= {i: (p, each) for i, p in zip(some, pictures, strict=True)}
         return [
@@ -347,7 +348,7 @@ class PICS:
                 decoded = self._codec.decode_stream(stream, sketch.shape[0], sketch.shape[1])
                 layer = SketchLayer(self._codec.model.fingerprint, stream)
         with stages("candidates"):
-            candidates = self._draw_candidates(ids, decoded, original)
+            candidates = self._draw_candidates(ids, decoded, width, height)
         with stages("score"):
             scores = self._clip.image_similarities(original, candidates) if candidates else []
         chosen = int(np.argmax(scores)) if scores else 0
@@ -376,12 +377,13 @@ class PICS:
         )
 
     def _draw_candidates(
-        self, ids: list[int], sketch: Pixels | None, original: Pixels
+        self, ids: list[int], sketch: Pixels | None, width: int, height: int
     ) -> list[Pixels]:
         if self.candidates == 1:
             return []
         drawings = [Drawing(ids, sketch, number) for number in range(self.candidates)]
-        return self.decoder.draw(drawings, original.shape[1], original.shape[0])
+        # Further passes would refine all alike: what differs is there at the working size.
+        return self.decoder.draw(drawings, self.decoder.sizes(width, height, whole=False))
 
     def _prompt_ids(
         self, originals: list[Pixels], prompts: Sequence[str | None]
@@ -439,7 +441,7 @@ class PICS:
         if file.sketch is not None:
             codec = self._codecs.get(file.sketch.fingerprint, name)
             sketch = codec.decode_stream(file.sketch.stream, size[1], size[0], name)
-        return _Parsed(file, layer, size, sketch, time.perf_counter() - start)
+        return _Parsed(file, layer, sketch, time.perf_counter() - start)
 
     # Parts, loaded when first needed.
 
@@ -478,7 +480,6 @@ class PICS:
 class _Parsed:
     file: PicsFile
     layer: TextLayer
-    size: tuple[int, int]
     sketch: Pixels | None
     seconds: float
 

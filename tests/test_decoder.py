@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from picsnet.decoder.diffusion import DiffusionDecoder, Drawing
 from picsnet.decoder.spec import DecoderSettings, DecoderSpec
@@ -40,7 +41,7 @@ SKETCH = drawn_map(64, 96, 0)
 
 
 def draw(of: DiffusionDecoder, *drawings: Drawing) -> list[NDArray[np.uint8]]:
-    return of.draw(drawings, 96, 64)
+    return of.draw(drawings, [(96, 64)])
 
 
 def test_same_ids_sketch_and_candidate_give_the_same_picture(
@@ -172,6 +173,50 @@ def test_schedulers(scheduler: str, folder: Path) -> None:
     assert pictures[0].std() > 1
 
 
+# Passes.
+
+
+PASSES = [(96, 64), (192, 128)]
+
+
+def test_a_second_pass_redraws_the_first_one_larger(shared: DiffusionDecoder, folder: Path) -> None:
+    first = draw(shared, Drawing([400], SKETCH))[0]
+    enlarged = np.asarray(Image.fromarray(first).resize((192, 128), Image.Resampling.BICUBIC))
+    none, some, all_steps = (
+        decoder(folder, dataclasses.replace(FAST, redraw=redraw)).draw(
+            [Drawing([400], SKETCH)], PASSES
+        )[0]
+        for redraw in (0.0, 0.34, 1.0)
+    )
+    assert np.array_equal(none, enlarged)
+    assert some.shape == all_steps.shape == (128, 192, 3)
+    away = [np.abs(picture.astype(float) - enlarged).mean() for picture in (some, all_steps)]
+    assert 0 < away[0] < away[1]
+
+
+def test_passes_repeat_and_hang_on_all_that_is_sent(shared: DiffusionDecoder, folder: Path) -> None:
+    base = Drawing(shared.tokenize("a dog"), SKETCH, 0)
+    picture = shared.draw([base], PASSES)[0]
+    assert np.array_equal(decoder(folder).draw([base], PASSES)[0], picture)
+    others = [
+        dataclasses.replace(base, ids=shared.tokenize("the blue river and a house")),
+        dataclasses.replace(base, sketch=drawn_map(64, 96, 5, lines=30)),
+        dataclasses.replace(base, candidate=1),
+        dataclasses.replace(base, sketch=None),
+    ]
+    for other in others:
+        assert not np.array_equal(shared.draw([other], PASSES)[0], picture), other
+    together = shared.draw([base, others[0]], PASSES)
+    assert np.abs(together[0].astype(int) - picture).max() <= 1
+
+
+def test_sizes_of_the_passes_follow_the_settings(folder: Path) -> None:
+    mine = decoder(folder, DecoderSettings(size=128, first_size=64, last_size=256))
+    assert mine.sizes(768, 512) == [(96, 64), (192, 128), (384, 256)]
+    assert mine.sizes(768, 512, whole=False) == [(96, 64), (192, 128)]
+    assert mine.sizes(240, 250) == [(64, 64), (128, 136)]  # the original itself is no larger
+
+
 # Which decoder a file was written for.
 
 
@@ -182,11 +227,18 @@ def test_identity_is_that_of_settings_and_weights(folder: Path, tmp_path: Path) 
         "pic": base.identity(control=False),
         "steps": decoder(folder, dataclasses.replace(FAST, steps=4)).identity(control=True),
         "suffix": decoder(folder, dataclasses.replace(FAST, suffix="")).identity(control=True),
+        "passes": decoder(folder, dataclasses.replace(FAST, last_size=128)).identity(control=True),
+        "redraw": decoder(folder, dataclasses.replace(FAST, last_size=128, redraw=0.9)).identity(
+            control=True
+        ),
         "weights": decoder(save_pipeline(tmp_path / "b", seed=1)).identity(control=True),
     }
     assert all(0 <= identity < 4096 for identity in identities.values())
     assert len(set(identities.values())) == len(identities)
     assert decoder(folder).identity(control=True) == identities["pics"]
+    # What is of no consequence is no part of it.
+    idle = decoder(folder, dataclasses.replace(FAST, redraw=0.9))
+    assert idle.identity(control=True) == identities["pics"]
 
 
 def test_identity_survives_renaming_resaving_and_half_precision(

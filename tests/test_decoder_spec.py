@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picsnet.decoder.geometry import working_size
+from picsnet.decoder.geometry import pass_sizes, working_size
 from picsnet.decoder.spec import DEFAULT_DECODER, PRESETS, load_spec
 from picsnet.errors import ConfigError
 
@@ -74,6 +74,10 @@ def test_a_hub_id_may_name_its_revision() -> None:
         ("sd21-hed", ["steps=0"], "1 to 1000"),
         ("sd21-hed", ["size=500", "guidance=-1"], "multiple of 64"),
         ("sd21-hed", ["size=500", "guidance=-1"], "guidance"),
+        ("sd21-hed", ["first_size=200"], r"first_size is 200; .* size \(512\) halved"),
+        ("sd21-hed", ["size=64", "first_size=32"], "first_size"),
+        ("sd21-hed", ["last_size=768"], r"last_size is 768; .* size \(512\) doubled"),
+        ("sd21-hed", ["redraw=1.5"], "redraw"),
         ("sd21-hed", ["scheduler=fast"], "one of unipc"),
         ("sd21-hed", ["steps=true"], "of type int"),
     ],
@@ -121,3 +125,29 @@ def test_working_sizes_fit_the_decoder(width: int, height: int, size: int) -> No
     if max(width, height) <= 3.9 * min(width, height):
         assert min(w, h) == size
         assert abs(max(w, h) - size * max(width, height) / min(width, height)) <= 4
+
+
+def test_sizes_of_passes() -> None:
+    assert pass_sizes(768, 512, first=0, size=256, last=0) == [(384, 256)]
+    assert pass_sizes(768, 512, first=128, size=256, last=512) == [
+        (192, 128),
+        (384, 256),
+        (768, 512),
+    ]
+    # A pass is never larger than the original, but for the working size.
+    assert pass_sizes(600, 511, first=0, size=256, last=512) == [(304, 256)]
+    assert pass_sizes(16, 16, first=128, size=256, last=512) == [(128, 128), (256, 256)]
+    assert pass_sizes(9000, 6000, first=0, size=256, last=1024)[-1] == (1536, 1024)
+
+
+@given(st.integers(16, 8192), st.integers(16, 8192), st.integers(0, 2), st.integers(0, 2))
+def test_passes_end_at_the_working_size_or_go_on_from_it(
+    width: int, height: int, before: int, after: int
+) -> None:
+    size = 256
+    sizes = pass_sizes(width, height, first=size >> before, size=size, last=size << after)
+    assert sizes[before] == working_size(width, height, size)
+    assert before < len(sizes) <= before + 1 + after
+    assert all(w % 8 == 0 and h % 8 == 0 for w, h in sizes)
+    areas = [w * h for w, h in sizes]
+    assert areas == sorted(areas)

@@ -16,7 +16,7 @@ import pack
 import picsnet
 import train
 from datamodules.pack import MAX_BYTES, decode, read_pack, write_pack
-from datamodules.photos import FixedPhotoDataset, PhotoDataset, PhotoDataSettings
+from datamodules.photos import FixedPhotoDataset, PhotoDataset, PhotoDataSettings, SamplePool
 from picsnet.config import VAEModelConfig
 from picsnet.decoder.diffusion import DiffusionDecoder, Drawing
 from picsnet.decoder.spec import load_spec
@@ -81,6 +81,7 @@ def mini(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "mini_diffusion": [
             *("model.channels=[16,32]", "model.sketch_channels=[4,4,8,8]", "model.groups=8"),
             *("data.crop=64", f"vae={runs}/mini_vae", f"clip={runs}/mini_clip"),
+            "data.pool=5",
         ],
     }
     for name, options in small.items():
@@ -146,6 +147,23 @@ def test_samples_are_functions_of_their_position(packed: Path) -> None:
     assert sample["photo"].shape == (3, 64, 64) and sample["sketch"].shape == (1, 64, 64)
     # The caption is of the crop as it is shown.
     assert abs(int(sample["ids"]) - float(sample["photo"].float().mean())) <= 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pool_takes_the_first_samples_again_in_other_orders(packed: Path, workers: int) -> None:
+    fresh = PhotoDataset(read_pack(packed).photos, SETTINGS, caption=lambda crop: [7])
+    size = 70  # more than one batch of its making
+    pool = SamplePool(fresh, size, seed=3, workers=workers)
+    taken = [pool[position] for position in range(2 * size)]
+
+    def names(samples: list[dict[str, torch.Tensor]]) -> list[bytes]:
+        return [sample["photo"].numpy().tobytes() for sample in samples]
+
+    first, second = names(taken[:size]), names(taken[size:])
+    assert sorted(first) == sorted(second) == sorted(names([fresh[k] for k in range(size)]))
+    assert first != second
+    assert all(sample["ids"].tolist() == [7] for sample in taken)
+    assert torch.equal(pool[5]["photo"], taken[5]["photo"])
 
 
 def test_map_and_photograph_are_cut_alike(packed: Path) -> None:
@@ -218,7 +236,7 @@ def test_our_decoder_draws_what_the_stock_pipeline_draws(mini: Path) -> None:
     decoder = DiffusionDecoder(load_spec(str(mini)), "cpu")
     sketch = np.random.default_rng(0).integers(0, 256, (64, 96), dtype=np.uint8)
     ids = decoder.tokenize("dark green above, white below")
-    ours = decoder.draw([Drawing(ids, sketch, 3)], 96, 64)[0]
+    ours = decoder.draw([Drawing(ids, sketch, 3)], [(96, 64)])[0]
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(mini, torch_dtype=torch.float32)
     stock = pipeline(
         "dark green above, white below",

@@ -70,6 +70,19 @@ def test_what_is_sent_is_what_arrives(plain: picsnet.PICS) -> None:
     assert {"prompt", "sketch", "code"} <= set(part.seconds)
 
 
+def test_large_photographs_are_drawn_in_passes(make: Any) -> None:
+    settings = ["size=64", "last_size=128", "steps=2"]
+    codec = make(decoder_settings=settings, candidates=2)
+    large, small = photograph(3, 210, 140), photograph(3, 120, 80)
+    parts = codec.encode_parts([large, small], ["a dog", "a dog"])
+    assert all(min(c.shape[:2]) == 64 for part in parts for c in part.candidates)
+    back = codec.decode_parts([part.data for part in parts])
+    assert [b.drawn.shape for b in back] == [(128, 192, 3), (64, 96, 3)]
+    assert [b.picture.shape for b in back] == [(140, 210, 3), (80, 120, 3)]
+    alone = make(decoder_settings=settings).decode_parts([parts[0].data])[0]
+    assert np.array_equal(alone.picture, back[0].picture)
+
+
 def test_pic_sends_no_sketch(make: Any) -> None:
     pic, pics = make(mode="pic"), make()
     data = pic.encode(photograph(2), "a bird")

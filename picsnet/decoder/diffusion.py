@@ -4,6 +4,10 @@
     sketch -> sharpened -> ControlNet -----------+-> U-Net, `steps` times -> VAE -> picture
     candidate's number -> CPU generator -> noise-+
 
+A picture may be drawn in passes: a small one first, then each time one twice as large, from the
+last one enlarged and half drowned in noise (SDEdit, Meng et al., arXiv 2108.01073). Every pass sees
+all of the picture at once, so there are no seams.
+
 The method is PICS of "Text + Sketch: Image Compression at Ultra Low Rates" (arXiv 2307.01944,
 section 3); without sketch and ControlNet it is PIC. Nothing here is trained.
 """
@@ -19,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from picsnet.decoder import loading
@@ -29,10 +34,12 @@ from picsnet.decoder.files import (
     read_vocabulary,
     weight_files,
 )
+from picsnet.decoder.geometry import pass_sizes
 from picsnet.decoder.identity import identify
 from picsnet.decoder.spec import DecoderSpec
 from picsnet.errors import ModelError, PromptError
 from picsnet.hub import resolve
+from picsnet.textlayer import MAX_CANDIDATES
 
 OPTION = "--decoder"
 TILED_PIXELS = 2**20
@@ -45,7 +52,8 @@ class Drawing:
 
     Attributes:
         ids: of the prompt, without start, end and padding.
-        sketch: (H, W) uint8, 255 a sure edge; None draws from the prompt alone.
+        sketch: (H, W) uint8, 255 a sure edge, scaled to each pass; None draws from the prompt
+            alone.
         candidate: number of the noise, from 0.
     """
 
@@ -68,6 +76,7 @@ class DiffusionDecoder:
         self.device = device
         self.progress = progress
         self._pipelines: dict[bool, Any] = {}
+        self._redrawing: dict[bool, Any] = {}
         self._largest_batch: int | None = None
 
     # What needs no weights in memory.
@@ -184,18 +193,31 @@ class DiffusionDecoder:
         """
         self._pipeline(control)
 
-    def draw(self, drawings: Sequence[Drawing], width: int, height: int) -> list[NDArray[np.uint8]]:
+    def sizes(self, width: int, height: int, whole: bool = True) -> list[tuple[int, int]]:
+        """(width, height) of the passes in which an original of that size is drawn.
+
+        Args:
+            width, height: of the original, pixels.
+            whole: all of them, or those up to the working size, in which candidates are compared.
+        """
+        s = self.spec.settings
+        last = s.last_size if whole else 0
+        return pass_sizes(width, height, first=s.first_size, size=s.size, last=last)
+
+    def draw(
+        self, drawings: Sequence[Drawing], sizes: Sequence[tuple[int, int]]
+    ) -> list[NDArray[np.uint8]]:
         """Pictures of one size, in as few batches as memory allows.
 
         A picture's noise depends on its candidate's number alone; batches of other sizes differ in
         the last bits of floating-point sums.
 
         Args:
-            drawings: all with a sketch of (height, width), or all without.
-            width, height: pixels, multiples of 8.
+            drawings: all with a sketch, or all without.
+            sizes: (width, height) of each pass, pixels, multiples of 8.
 
         Returns:
-            (height, width, 3) uint8 each.
+            (height, width, 3) uint8 each, of the last pass.
 
         Raises:
             ModelError: the decoder cannot be had, or not even one picture fits in memory.
@@ -206,11 +228,12 @@ class DiffusionDecoder:
         while len(pictures) < len(drawings):
             batch = drawings[len(pictures) : len(pictures) + size]
             try:
-                pictures += self._draw_batch(batch, width, height)
+                pictures += self._draw_batch(batch, sizes)
             except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
                 if size == 1:
+                    width, height = sizes[-1]
                     raise ModelError(
                         f"decoder {self.spec.name}: not enough memory on {self.device} for one "
                         f"picture of {width}x{height}; use a smaller size (--decoder-set size=384) "
@@ -223,36 +246,70 @@ class DiffusionDecoder:
 
     @torch.inference_mode()
     def _draw_batch(
-        self, drawings: Sequence[Drawing], width: int, height: int
+        self, drawings: Sequence[Drawing], sizes: Sequence[tuple[int, int]]
     ) -> list[NDArray[np.uint8]]:
         settings = self.spec.settings
         sketches = [drawing.sketch for drawing in drawings if drawing.sketch is not None]
         if len(sketches) not in (0, len(drawings)):
             raise ValueError("one batch is drawn either with sketches or without")
         pipeline = self._pipeline(control=bool(sketches))
-        generators = [torch.Generator("cpu").manual_seed(d.candidate) for d in drawings]
         arguments: dict[str, Any] = {
             "prompt_embeds": self._embeddings([drawing.ids for drawing in drawings]),
             "num_inference_steps": settings.steps,
             "guidance_scale": settings.guidance,
-            "latents": self._noise(pipeline, generators, width, height),
-            "generator": generators,
-            "width": width,
-            "height": height,
             "output_type": "np",
         }
         if settings.guidance > 1:
             negative = self._embed_text(settings.negative)
             arguments["negative_prompt_embeds"] = negative.expand(len(drawings), -1, -1)
         if sketches:
-            arguments["image"] = torch.stack([self._condition(sketch) for sketch in sketches])
             arguments["controlnet_conditioning_scale"] = settings.control_scale
-        if width * height > TILED_PIXELS:
-            pipeline.vae.enable_tiling()
-        else:
-            pipeline.vae.disable_tiling()
-        pictures = pipeline(**arguments).images
-        return [np.rint(picture * 255).astype(np.uint8) for picture in pictures]
+        pictures: list[NDArray[np.uint8]] = []
+        for number, (width, height) in enumerate(sizes):
+            seeds = [drawing.candidate + MAX_CANDIDATES * number for drawing in drawings]
+            arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+            conditions = [self._condition(sketch, width, height) for sketch in sketches]
+            if width * height > TILED_PIXELS:
+                pipeline.vae.enable_tiling()
+            else:
+                pipeline.vae.disable_tiling()
+            if number == 0:
+                pictures = self._first_pass(arguments, conditions, width, height)
+            else:
+                pictures = self._redraw(arguments, conditions, pictures, width, height)
+        return pictures
+
+    def _first_pass(
+        self, arguments: dict[str, Any], conditions: list[Tensor], width: int, height: int
+    ) -> list[NDArray[np.uint8]]:
+        """From noise."""
+        pipeline = self._pipeline(control=bool(conditions))
+        arguments = {
+            **arguments,
+            "latents": self._noise(pipeline, arguments["generator"], width, height),
+            "width": width,
+            "height": height,
+        }
+        if conditions:
+            arguments["image"] = torch.stack(conditions)
+        return _bytes(pipeline(**arguments).images)
+
+    def _redraw(
+        self,
+        arguments: dict[str, Any],
+        conditions: list[Tensor],
+        pictures: list[NDArray[np.uint8]],
+        width: int,
+        height: int,
+    ) -> list[NDArray[np.uint8]]:
+        """From pictures of the pass before, enlarged; the same ones where no step is left."""
+        larger = [_scaled(picture, width, height) for picture in pictures]
+        if int(self.spec.settings.steps * self.spec.settings.redraw) == 0:
+            return [np.asarray(picture) for picture in larger]
+        arguments = {**arguments, "image": larger, "strength": self.spec.settings.redraw}
+        if conditions:
+            arguments["control_image"] = torch.stack(conditions)
+        return _bytes(self._redrawing_pipeline(bool(conditions))(**arguments).images)
 
     def _noise(
         self, pipeline: Any, generators: list[torch.Generator], width: int, height: int
@@ -263,10 +320,12 @@ class DiffusionDecoder:
         noise = [torch.randn(shape, generator=generator) for generator in generators]
         return torch.cat(noise).to(self.device, pipeline.unet.dtype)
 
-    def _condition(self, sketch: NDArray[np.uint8]) -> Tensor:
-        """The sketch as the ControlNet is given it: sharpened, cut to bytes, three channels."""
+    def _condition(self, sketch: NDArray[np.uint8], width: int, height: int) -> Tensor:
+        """The sketch as the ControlNet is given it: scaled, sharpened, in bytes, three channels."""
         from torchvision.transforms.functional import adjust_sharpness
 
+        if sketch.shape != (height, width):
+            sketch = np.asarray(_scaled(sketch, width, height))
         x = torch.tensor(sketch)[None].float() / 255
         x = adjust_sharpness(x, self.spec.settings.sharpness)
         condition: Tensor = ((x * 255).clamp(0, 255).floor() / 255).expand(3, -1, -1)
@@ -329,6 +388,22 @@ class DiffusionDecoder:
             pipeline.set_progress_bar_config(disable=None if self.progress else True)
             self._pipelines[control] = pipeline
         return self._pipelines[control]
+
+    def _redrawing_pipeline(self, control: bool) -> Any:
+        """That which begins from pictures, of the same parts."""
+        if control not in self._redrawing:
+            pipeline = loading.for_redrawing(self._pipeline(control), self.device)
+            pipeline.set_progress_bar_config(disable=None if self.progress else True)
+            self._redrawing[control] = pipeline
+        return self._redrawing[control]
+
+
+def _bytes(pictures: Any) -> list[NDArray[np.uint8]]:
+    return [np.rint(picture * 255).astype(np.uint8) for picture in pictures]
+
+
+def _scaled(picture: NDArray[np.uint8], width: int, height: int) -> Image.Image:
+    return Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _out_of_memory(error: BaseException) -> bool:

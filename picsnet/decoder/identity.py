@@ -20,6 +20,7 @@ from picsnet.errors import ModelError
 
 _NOISE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
 _FLOW_KEYS = ("use_flow_sigmas", "flow_shift")
+_PASS_KEYS = ("first_size", "last_size", "redraw")
 _CODED_KEYS = ("scaling_factor", "shift_factor")
 
 
@@ -48,7 +49,12 @@ def identify(
     def add(name: str, value: object) -> None:
         digest.update(f"{name} {json.dumps(value, sort_keys=True)}\n".encode())
 
-    add("settings", dataclasses.asdict(settings))
+    values = dataclasses.asdict(settings)
+    if not (settings.first_size or settings.last_size):
+        # As it was before there were passes, so that older files keep their decoder.
+        for key in _PASS_KEYS:
+            del values[key]
+    add("settings", values)
     noise = _selected(scheduler, _NOISE_KEYS)
     if _json(scheduler).get("use_flow_sigmas"):
         noise |= _selected(scheduler, _FLOW_KEYS)

@@ -85,6 +85,23 @@ def assemble(parts: dict[str, Any], control: Path | None, spec: DecoderSpec, dev
                 **shared, controlnet=network, requires_safety_checker=False
             )
     pipeline.vae.enable_slicing()
+    return _placed(pipeline, device)
+
+
+def for_redrawing(pipeline: Any, device: str) -> Any:
+    """The pipeline that begins from a picture, of the parts of one that begins from noise."""
+    from diffusers import StableDiffusionControlNetImg2ImgPipeline, StableDiffusionImg2ImgPipeline
+
+    parts = pipeline.components
+    controlled = "controlnet" in parts
+    kind: Any = (
+        StableDiffusionControlNetImg2ImgPipeline if controlled else StableDiffusionImg2ImgPipeline
+    )
+    with _quiet():
+        return _placed(kind(**parts, requires_safety_checker=False), device)
+
+
+def _placed(pipeline: Any, device: str) -> Any:
     if _short_of_memory(pipeline, device):
         pipeline.enable_model_cpu_offload(device=device)
     else:

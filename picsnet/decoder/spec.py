@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from picsnet import shipped
+from picsnet.decoder.geometry import LEAST_SIDE, MULTIPLE
 from picsnet.errors import ConfigError
 from picsnet.shipped import SPEC_FILE
 
@@ -34,6 +35,11 @@ class DecoderSettings:
         size: shorter side at which pictures are drawn, pixels; a multiple of 64 in 64..1024.
         sharpness: of the decoded sketch before the ControlNet sees it; 1 leaves it as it is.
         control_scale: weight of the ControlNet's residuals.
+        first_size: shorter side of the first of several passes, pixels; each further one is twice
+            as large and redraws its picture, up to ``size``. 0 draws at ``size`` at once.
+        last_size: where further passes beyond ``size`` end, for originals that are as large; 0 ends
+            at ``size``.
+        redraw: share of the steps that each further pass takes, 0..1: at 1 it begins from noise.
     """
 
     steps: int = 25
@@ -46,6 +52,9 @@ class DecoderSettings:
     size: int = 512
     sharpness: float = 2.0
     control_scale: float = 1.0
+    first_size: int = 0
+    last_size: int = 0
+    redraw: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -282,5 +291,22 @@ def _value_problems(s: DecoderSettings) -> list[str]:
         ),
         (0 <= s.sharpness <= 10, f"sharpness is {s.sharpness}; it must be 0 to 10"),
         (0 <= s.control_scale <= 10, f"control_scale is {s.control_scale}; it must be 0 to 10"),
+        (
+            s.first_size == 0
+            or (s.first_size in _doublings(s.size, -1) and s.first_size >= LEAST_SIDE),
+            f"first_size is {s.first_size}; it must be 0, or size ({s.size}) halved some times, at "
+            f"least {LEAST_SIDE}",
+        ),
+        (
+            s.last_size == 0 or s.last_size in _doublings(s.size, 1),
+            f"last_size is {s.last_size}; it must be 0, or size ({s.size}) doubled some times",
+        ),
+        (0 <= s.redraw <= 1, f"redraw is {s.redraw}; it must be 0 to 1"),
     ]
     return [problem for fine, problem in checks if not fine]
+
+
+def _doublings(size: int, way: int) -> list[int]:
+    """A size doubled (way 1) or halved (-1) up to four times, while it is a multiple of 8."""
+    sizes = [size * 2 ** (way * k) for k in range(5)]
+    return [int(one) for one in sizes if one % MULTIPLE == 0]

@@ -88,5 +88,5 @@ def make_scheduler() -> Any:
     )
 
 
-FLOW_SHIFT = 1.5
+FLOW_SHIFT = 3.0
 """Of the sampler's noise levels towards noise, where places and colours are decided."""
