@@ -61,12 +61,13 @@ def training_loader(
         sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         # The workers' seeds: repeatable, and the global generator is left alone.
         generator=torch.Generator().manual_seed(seed % 2**32),
     )
 
 
-def _start_worker(worker: int) -> None:
+def start_worker(worker: int) -> None:
+    """What each loader process does first."""
     # The workers are the parallelism; OpenCV's threads would compete with training.
     cv2.setNumThreads(0)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datamodules.loading import training_loader
+from datamodules.loading import start_worker, training_loader
 from datamodules.pack import Pack, decode, read_pack
 from datamodules.sampling import epoch_permutation_index, position_seed
 from picsnet.errors import DataError
@@ -106,7 +106,11 @@ class SamplePool(Dataset[Sample]):
 
     def __init__(self, samples: Dataset[Sample], size: int, seed: int, workers: int) -> None:
         loader: DataLoader[Sample] = DataLoader(
-            samples, batch_size=64, sampler=range(size), num_workers=workers
+            samples,
+            batch_size=64,
+            sampler=range(size),
+            num_workers=workers,
+            worker_init_fn=start_worker,
         )
         self._kept: Sample = {}
         done = 0

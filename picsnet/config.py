@@ -154,7 +154,7 @@ class NTCRunConfig(RunConfig):
 
 @dataclass
 class PhotoDataConfig:
-    """Crops of packed photographs (``python -m datamodules.pack``)."""
+    """Crops of packed photographs (``python pack.py``)."""
 
     pack: str = "???"
     val_count: int = 64

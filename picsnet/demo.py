@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from picsnet.decoder.spec import MINI
 from picsnet.errors import PicsnetError
 from picsnet.files import atomic_write
 
@@ -26,12 +27,12 @@ class Picture:
     """One row of the page; paths are relative to the page."""
 
     title: str
-    original: str
-    sketch: str
-    decoded: str
+    images: dict[str, str]
+    prompt: str
     width: int
     height: int
     size: int
+    layers: dict[str, int]
     bpp: float
     encode_seconds: float
     decode_seconds: float
@@ -42,10 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m picsnet.demo", description=__doc__)
     parser.add_argument("-o", "--output", default="out/demo", help="folder (default: %(default)s)")
     parser.add_argument("--ckpt", default="sketch_ntc_lambda0.5", help="sketch model")
+    parser.add_argument("--decoder", default=MINI, help="default: %(default)s")
     args = parser.parse_args(arguments)
     folder = Path(args.output)
     try:
-        page = run(folder, args.ckpt)
+        page = run(folder, args.ckpt, args.decoder)
     except PicsnetError as error:
         print(f"picsnet: error: {error}", file=sys.stderr)
         return error.exit_status
@@ -55,20 +57,23 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run(folder: Path, ckpt: str) -> Path:
+def run(folder: Path, ckpt: str, decoder: str) -> Path:
     """Code the samples and write the page; returns its path."""
     originals = save_samples(folder / "original")
-    coded = str(folder / "coded")
-    encoded = _verb("encode", "--mode", "sketch", "--ckpt", ckpt, str(originals), "-o", coded)
-    decoded = _verb("decode", "--sketch-only", coded, "-o", str(folder / "decoded"))
-    _verb("sketch", str(originals), "-o", str(folder / "maps"), "--workers", "1", as_json=False)
+    models = ["--ckpt", ckpt, "--decoder", decoder]
+    coded, parts = str(folder / "coded"), str(folder / "parts")
+    encoded = _verb("encode", *models, str(originals), "-o", coded, "--save-parts", parts)
+    decoded = _verb("decode", coded, "-o", str(folder / "decoded"))
     seconds = {Path(row["output"]).stem: row["seconds"] for row in decoded}
-    pictures = [_picture(folder, row, seconds) for row in encoded]
+    pictures = [_picture(row, seconds) for row in encoded]
     page = folder / "index.html"
     with atomic_write(page) as part:
-        part.write_text(render(pictures, ckpt), encoding="utf-8")
+        part.write_text(render(pictures, ckpt, decoder), encoding="utf-8")
     for picture in pictures:
-        print(f"{picture.title}: {picture.size} bytes, {picture.bpp:.4f} bpp")
+        print(
+            f"{picture.title}: {picture.size} bytes, {picture.bpp:.4f} bpp, "
+            f"{picture.encode_seconds + picture.decode_seconds:.1f} s"
+        )
     return page
 
 
@@ -86,25 +91,27 @@ def save_samples(folder: Path) -> Path:
     return folder
 
 
-def _verb(verb: str, *arguments: str, as_json: bool = True) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "picsnet", verb, *arguments]
-    if as_json:
-        command.append("--json")
+def _verb(verb: str, *arguments: str) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "picsnet", verb, *arguments, "--json"]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return [json.loads(line) for line in result.stdout.splitlines()] if as_json else []
+    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def _picture(folder: Path, row: dict[str, Any], seconds: dict[str, float]) -> Picture:
+def _picture(row: dict[str, Any], seconds: dict[str, float]) -> Picture:
     name = Path(row["input"]).stem
-    sketch = next((folder / "maps").rglob(f"{name}.png--*.png"))
     return Picture(
         title=name,
-        original=f"original/{name}.png",
-        sketch=sketch.relative_to(folder).as_posix(),
-        decoded=f"decoded/{name}.png",
+        images={
+            "original": f"original/{name}.png",
+            "sketch": f"parts/{name}/sketch.png",
+            "decoded sketch": f"parts/{name}/decoded_sketch.png",
+            "decoded photograph": f"decoded/{name}.png",
+        },
+        prompt=row["prompt"],
         width=row["width"],
         height=row["height"],
         size=row["bytes"],
+        layers=row["layers"],
         bpp=row["bpp"],
         encode_seconds=row["seconds"],
         decode_seconds=seconds[name],
@@ -118,45 +125,45 @@ body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem;
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin: 2.5rem 0 .25rem; }
 p.figures { margin: 0 0 .75rem; color: var(--quiet); font-variant-numeric: tabular-nums; }
 p.figures strong { color: CanvasText; }
-.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(260px, 1fr)); gap: .75rem; }
+.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); gap: .75rem; }
 figure { margin: 0; } figcaption { font-size: .85rem; color: var(--quiet); }
 img { width: 100%; height: auto; display: block; border: 1px solid var(--line); }
 """
 
 
-def render(pictures: list[Picture], ckpt: str) -> str:
-    """The page: for each picture the original, its sketch, the decoded sketch, bytes and bpp."""
+def render(pictures: list[Picture], ckpt: str, decoder: str) -> str:
+    """The page: for each picture what went in, what came out, the prompt, bytes and bpp."""
     rows = "\n".join(_render_row(picture) for picture in pictures)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>picsnet demo</title><style>{_STYLE}</style></head><body>
-<h1>picsnet: photographs as sketches of a few hundred bytes</h1>
-<p>Model {html.escape(ckpt)}. Bytes are the size of the .pics file on disk, all of it; bpp is
-8 x bytes / (width x height) of the original. The decoded sketch was made from the file alone.</p>
+<h1>picsnet: photographs as a prompt and a sketch</h1>
+<p>Sketch model {html.escape(ckpt)}, decoder {html.escape(decoder)}. Bytes are the size of the .pics
+file on disk, all of it; bpp is 8 x bytes / (width x height) of the original. The decoded photograph
+was made from the file alone, in another process.</p>
 {rows}
 </body></html>
 """
 
 
 def _render_row(p: Picture) -> str:
+    layers = ", ".join(f"{html.escape(name)} {size}" for name, size in p.layers.items())
     figures = (
-        f"<strong>{p.size} bytes</strong>, <strong>{p.bpp:.4f} bpp</strong>, "
-        f"{p.width} x {p.height}, coded in {p.encode_seconds:.2f} s, "
-        f"decoded in {p.decode_seconds:.2f} s"
+        f"<strong>{p.size} bytes</strong> ({layers}), <strong>{p.bpp:.4f} bpp</strong>, "
+        f"{p.width} x {p.height}, coded in {p.encode_seconds:.1f} s, "
+        f"decoded in {p.decode_seconds:.1f} s"
     )
     cells = "".join(
         f'<figure><a href="{html.escape(path)}"><img src="{html.escape(path)}" '
         f'alt="{html.escape(p.title)}: {label}" width="{p.width}" height="{p.height}"></a>'
         f"<figcaption>{label}</figcaption></figure>"
-        for label, path in (
-            ("original", p.original),
-            ("sketch", p.sketch),
-            ("decoded sketch", p.decoded),
-        )
+        for label, path in p.images.items()
     )
-    title = html.escape(p.title)
-    return f'<h2>{title}</h2><p class="figures">{figures}</p><div class="row">{cells}</div>'
+    return (
+        f'<h2>{html.escape(p.title)}</h2><p class="figures">{figures}</p>'
+        f'<p>Prompt: {html.escape(p.prompt)}</p><div class="row">{cells}</div>'
+    )
 
 
 if __name__ == "__main__":

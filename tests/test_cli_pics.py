@@ -127,7 +127,7 @@ def test_another_decoder_is_refused_in_one_line(
     ("arguments", "words", "status"),
     [
         (["--mode", "pics", "--decoder", "none"], "needs a decoder", 2),
-        (["--prompt", "a dog"], "holds no prompt", 2),
+        (["--mode", "sketch", "--prompt", "a dog"], "holds no prompt", 2),
         (["--mode", "sketch", "--decoder", "sd21-hed"], "holds no prompt", 2),
         (["--decoder", "sd21-hde"], "did you mean sd21-hed", 2),
         (["--decoder", "sd21-hed", "--sketcher", "map"], "needs photographs", 2),

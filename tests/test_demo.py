@@ -24,7 +24,7 @@ def test_page_shows_what_was_coded(
     for name in ("camera", "coffee"):
         size = (tmp_path / "coded" / f"{name}.pics").stat().st_size
         assert f"<strong>{size} bytes</strong>" in page
-    assert page.count("<figure>") == 6
+    assert page.count("<figure>") == 8
 
 
 def test_a_missing_model_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,10 @@ SETTINGS: dict[str, Any] = {
     "negative": "",
     "size": 256,
     "sharpness": 1.0,
+    # The U-Net was trained on 128 pixels and knows the whole of a picture best at that size.
+    "first_size": 128,
+    "last_size": 512,
+    "redraw": 0.5,
 }
 
 
@@ -57,6 +61,11 @@ def assemble(vae_run: Path, clip_run: Path, diffusion_run: Path, folder: Path) -
     from diffusers import StableDiffusionControlNetPipeline
     from diffusers.utils import logging
     from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    logging.set_verbosity_error()  # notes on halving weights, which is what is wanted
+    logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
     vae_weights, vae_config = read_stage(vae_run, "mini-vae")
     clip_weights, clip_config = read_stage(clip_run, "mini-clip")
@@ -97,7 +106,6 @@ def assemble(vae_run: Path, clip_run: Path, diffusion_run: Path, folder: Path) -
         image_std=[IMAGE_STD] * 3,
     )
     beside = folder.with_name(f".{folder.name}.part")
-    logging.disable_progress_bar()
     try:
         shutil.rmtree(beside, ignore_errors=True)
         pipeline.save_pretrained(beside)
