@@ -38,13 +38,12 @@ from picsnet.edge_benchmark import match_counts, nms
 from picsnet.errors import PicsnetError
 from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
 from picsnet.images import load_rgb
-from picsnet.metrics import map_ms_ssim
+from picsnet.metrics import colour_error, map_ms_ssim
 from picsnet.pics import PICS, Decoding, Encoding
 from picsnet.sketch import Sketcher, load_sketcher
 
 Pixels = NDArray[np.uint8]
 
-GRID = 16
 EDGE_THRESHOLD, EDGE_DISTANCE = 0.5, 2.0
 SHEET_WIDTH = 288
 """Of a picture on the contact sheet, pixels."""
@@ -159,17 +158,6 @@ class Judge:
     def _thinned(self, picture: Pixels) -> NDArray[np.bool_]:
         thin: NDArray[np.bool_] = nms(self._sketcher(picture)) > EDGE_THRESHOLD
         return thin
-
-
-def colour_error(a: Pixels, b: Pixels) -> float:
-    """Mean CIELAB distance (CIE 1976) of the mean colours of a 16x16 grid."""
-    from skimage.color import rgb2lab
-
-    grids = [
-        rgb2lab(np.asarray(Image.fromarray(p).resize((GRID, GRID), Image.Resampling.BOX)))
-        for p in (a, b)
-    ]
-    return float(np.linalg.norm(grids[0] - grids[1], axis=-1).mean())
 
 
 def edge_agreement(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:

@@ -68,6 +68,29 @@ def map_ms_ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
         return float(ms_ssim(x, y, data_range=255))
 
 
+COLOUR_GRID = 16
+
+
+def colour_error(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Mean CIELAB distance (CIE 1976) of the mean colours of a 16x16 grid.
+
+    Args:
+        a, b: (H, W, 3) uint8, sRGB; sizes may differ.
+
+    Returns:
+        0 for equal grids; 2.3 is just noticeable, black and white are 100 apart.
+    """
+    from PIL import Image
+    from skimage.color import rgb2lab
+
+    side = (COLOUR_GRID, COLOUR_GRID)
+    grids = [
+        rgb2lab(np.asarray(Image.fromarray(picture).resize(side, Image.Resampling.BOX)))
+        for picture in (a, b)
+    ]
+    return float(np.linalg.norm(grids[0] - grids[1], axis=-1).mean())
+
+
 def ms_ssim_db(value: float) -> float:
     """MS-SSIM in decibels, -10 log10(1 - value); infinite for 1."""
     return math.inf if value >= 1 else -10 * math.log10(1 - value)

@@ -56,5 +56,5 @@ def _about(encoding: Encoding) -> str:
     lines = [encoding.prompt, f"ids: {' '.join(map(str, encoding.ids))}"]
     for number, score in enumerate(encoding.scores):
         chosen = " (chosen)" if number == encoding.candidate else ""
-        lines.append(f"candidate {number}: CLIP similarity {score:.4f}{chosen}")
+        lines.append(f"candidate {number}: score {score:.4f}{chosen}")
     return "\n".join(lines) + "\n"

@@ -31,7 +31,7 @@ from picsnet.codec import SketchCodec, SketchCodecs
 from picsnet.decoder.choice import default_decoder
 from picsnet.decoder.diffusion import DiffusionDecoder, Drawing
 from picsnet.decoder.geometry import working_size
-from picsnet.decoder.spec import PROMPT_SOURCES, load_spec
+from picsnet.decoder.spec import JUDGES, PROMPT_SOURCES, load_spec
 from picsnet.devices import check_device, exact_device
 from picsnet.errors import (
     DecoderMismatchError,
@@ -41,6 +41,7 @@ from picsnet.errors import (
     UsageError,
 )
 from picsnet.images import load_rgb
+from picsnet.metrics import colour_error
 from picsnet.prompt.caption import DEFAULT_CAPTIONER, Captioner
 from picsnet.prompt.inversion import InversionConfig, invert
 from picsnet.prompt.palette import describe
@@ -69,7 +70,8 @@ class Encoding:
         decoded_sketch: as the receiver will have it, or None.
         candidate: number of the chosen one.
         candidates: (h, w, 3) uint8 each; empty if there was no choice.
-        scores: CLIP cosine similarity of each candidate to the original.
+        scores: of each candidate, higher is nearer to the original: CLIP's cosine similarity, or
+            minus the colour error.
         layers: bytes by what they are for; they sum to the file's.
         seconds: by stage.
     """
@@ -143,6 +145,7 @@ class PICS:
         mode: str = "pics",
         prompt_from: str | None = None,
         candidates: int = 4,
+        judge: str | None = None,
         clip: str | None = None,
         captioner: str = DEFAULT_CAPTIONER,
         inversion: InversionConfig | None = None,
@@ -154,11 +157,14 @@ class PICS:
         prompt_from = prompt_from or decoder.spec.prompts
         if prompt_from not in PROMPT_SOURCES:
             raise UsageError(f"prompts from {prompt_from!r}: one of {', '.join(PROMPT_SOURCES)}")
+        judge = judge or decoder.spec.judge
+        if judge not in JUDGES:
+            raise UsageError(f"judge {judge!r}: one of {', '.join(JUDGES)}")
         candidate_bits(candidates)
         self.decoder = decoder
         self.mode = mode
         self.prompt_from = prompt_from
-        self.candidates = candidates
+        self.candidates, self.judge = candidates, judge
         self.device = device
         self.progress = progress
         self.inversion = inversion or InversionConfig()
@@ -177,6 +183,7 @@ class PICS:
         mode: str = "pics",
         prompt_from: str | None = None,
         candidates: int = 4,
+        judge: str | None = None,
         clip: str | None = None,
         captioner: str = DEFAULT_CAPTIONER,
         inversion: InversionConfig | None = None,
@@ -198,6 +205,7 @@ class PICS:
             prompt_from: "inversion", "caption", "palette" or "none", where no prompt is given; None
                 leaves it to the decoder.
             candidates: how many seeds are drawn and compared, 1..32; 1 loads no CLIP for it.
+            judge: by what they are compared, "clip" or "colour"; None leaves it to the decoder.
             clip: folder or hub id of the CLIP model; the decoder's own by default.
             captioner: folder or hub id of an image-to-text model.
             inversion: settings of the prompt's optimisation.
@@ -216,6 +224,7 @@ class PICS:
             mode=mode,
             prompt_from=prompt_from,
             candidates=candidates,
+            judge=judge,
             clip=clip,
             captioner=captioner,
             inversion=inversion,
@@ -350,7 +359,7 @@ class PICS:
         with stages("candidates"):
             candidates = self._draw_candidates(ids, decoded, width, height)
         with stages("score"):
-            scores = self._clip.image_similarities(original, candidates) if candidates else []
+            scores = self._scores(original, candidates) if candidates else []
         chosen = int(np.argmax(scores)) if scores else 0
         head = TextHead(
             self.decoder.identity(control=layer is not None),
@@ -384,6 +393,11 @@ class PICS:
         drawings = [Drawing(ids, sketch, number) for number in range(self.candidates)]
         # Further passes would refine all alike: what differs is there at the working size.
         return self.decoder.draw(drawings, self.decoder.sizes(width, height, whole=False))
+
+    def _scores(self, original: Pixels, candidates: list[Pixels]) -> list[float]:
+        if self.judge == "colour":
+            return [-colour_error(original, candidate) for candidate in candidates]
+        return self._clip.image_similarities(original, candidates)
 
     def _prompt_ids(
         self, originals: list[Pixels], prompts: Sequence[str | None]
@@ -466,7 +480,7 @@ class PICS:
         if self._clip_source is None:
             raise ModelError(
                 f"decoder {self.decoder.spec.name} names no CLIP model, which inversion and the "
-                "choice of candidates need; name one: --clip FOLDER, or use --candidates 1 with "
+                "choice of candidates need; name one: --clip FOLDER, or use --judge colour with "
                 "--prompt or --prompt-from caption"
             )
         return Clip.from_pretrained(self._clip_source, self.device)

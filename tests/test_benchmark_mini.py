@@ -42,17 +42,6 @@ def test_report_table_and_sheet(
     assert np.asarray(sheet).std() > 10
 
 
-def test_colour_error_is_a_distance_of_colours() -> None:
-    photo = photograph(2, 160, 160)
-    assert mini.colour_error(photo, photo) == 0
-    grey, lighter = (np.full((160, 160, 3), value, np.uint8) for value in (119, 145))
-    assert mini.colour_error(grey, lighter) == pytest.approx(10, abs=0.5)  # L* of 50 and 60
-    # Details do not count, places do.
-    noisy = np.clip(photo + np.random.default_rng(0).normal(0, 12, photo.shape), 0, 255)
-    assert mini.colour_error(photo, noisy.astype(np.uint8)) < 3
-    assert mini.colour_error(photo, photo[::-1]) > 10
-
-
 def test_edge_agreement() -> None:
     line = np.zeros((60, 60), bool)
     line[20, 5:55] = True

@@ -96,6 +96,7 @@ def test_what_cannot_work_is_named(source: str, overrides: list[str], words: str
         ("controlnet: x\n", "pipeline is missing"),
         ("pipeline: a/b\ncontrol: c/d\n", "nearest: controlnet"),
         ("pipeline: a/b\nsettings: {step: 3}\n", "nearest: steps"),
+        ("pipeline: a/b\njudge: taste\n", "one of clip, colour"),
     ],
 )
 def test_a_broken_yaml_file_is_named(text: str, words: str, tmp_path: Path) -> None:

@@ -6,8 +6,17 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from picsnet.metrics import bd_rate, bpp, map_ms_ssim, ms_ssim_db, pareto_front, upper_hull
+from picsnet.metrics import (
+    bd_rate,
+    bpp,
+    colour_error,
+    map_ms_ssim,
+    ms_ssim_db,
+    pareto_front,
+    upper_hull,
+)
 from tests.conftest import drawn_map
 
 RATES = [0.004, 0.008, 0.016, 0.032]
@@ -109,3 +118,15 @@ def test_upper_hull_keeps_every_point_of_a_curve_that_flattens() -> None:
     """Over the logarithm of rate such a curve rises ever faster, and would lose its middle."""
     rates, quality = [0.01, 0.02, 0.04, 0.08], [0.50, 0.60, 0.72, 0.86]
     assert upper_hull(rates, quality) == [0, 1, 2, 3]
+
+
+def test_colour_error_is_a_distance_of_colours() -> None:
+    blocks = np.random.default_rng(2).integers(0, 255, (5, 7, 3), np.uint8)
+    photo = np.asarray(Image.fromarray(blocks).resize((160, 160), Image.Resampling.BICUBIC))
+    assert colour_error(photo, photo) == 0
+    grey, lighter = (np.full((160, 160, 3), value, np.uint8) for value in (119, 145))
+    assert colour_error(grey, lighter) == pytest.approx(10, abs=0.5)  # L* of 50 and 60
+    # Details do not count, places do.
+    noisy = np.clip(photo + np.random.default_rng(0).normal(0, 12, photo.shape), 0, 255)
+    assert colour_error(photo, noisy.astype(np.uint8)) < 3
+    assert colour_error(photo, photo[::-1]) > 10

@@ -22,6 +22,7 @@ from picsnet.errors import (
     UnsupportedLayerError,
     UsageError,
 )
+from picsnet.metrics import colour_error
 from picsnet.prompt.inversion import InversionConfig
 from tests.miniatures import save_clip, save_tokenizer
 
@@ -123,6 +124,15 @@ def test_the_best_candidate_is_named_and_drawn(make: Any, miniature_decoder: Pat
     others = [c for i, c in enumerate(part.candidates) if i != part.candidate]
     assert all(np.abs(back.drawn.astype(int) - other).mean() > 1 for other in others)
     assert codec.encode(photograph(3), "a house") == part.data
+
+
+def test_candidates_may_be_judged_by_colour(make: Any) -> None:
+    part = make(candidates=5, judge="colour").encode_parts([photograph(3)], ["a house"])[0]
+    errors = [colour_error(part.original, candidate) for candidate in part.candidates]
+    assert part.scores == pytest.approx([-error for error in errors])
+    assert part.candidate == int(np.argmin(errors))
+    with pytest.raises(UsageError, match="judge 'taste': one of clip, colour"):
+        make(judge="taste")
 
 
 def test_prompts_by_inversion(make: Any) -> None:

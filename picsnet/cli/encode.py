@@ -69,6 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="draw N seeds and name the one most like the original, 1..32 (default: %(default)s)",
     )
+    prompts.add_argument(
+        "--judge",
+        choices=["clip", "colour"],
+        help="what likeness is: CLIP's, or of colours by place (default: as suits the decoder)",
+    )
     prompts.add_argument("--clip", metavar="ID_OR_PATH", help="CLIP model (default: the decoder's)")
     prompts.add_argument("--captioner", metavar="ID_OR_PATH", help="image-to-text model")
     prompts.add_argument("--tokens", type=int, metavar="N", help="of an inverted prompt")
@@ -171,6 +176,7 @@ def _run_pics(args: argparse.Namespace, mode: str, pairs: list[tuple[InputFile, 
         mode=mode,
         prompt_from=args.prompt_from,
         candidates=args.candidates,
+        judge=args.judge,
         clip=args.clip,
         captioner=args.captioner or DEFAULT_CAPTIONER,
         inversion=_inversion(args),

@@ -39,11 +39,13 @@ from picsnet.decoder.identity import identify
 from picsnet.decoder.spec import DecoderSpec
 from picsnet.errors import ModelError, PromptError
 from picsnet.hub import resolve
-from picsnet.textlayer import MAX_CANDIDATES
 
 OPTION = "--decoder"
 TILED_PIXELS = 2**20
 """Larger pictures go through the VAE in tiles, on every device: the rule is part of the picture."""
+
+SEEDS_OF_A_PASS = 32
+"""As many as a file can name candidates; those of a further pass lie beyond."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,7 @@ class DiffusionDecoder:
             arguments["controlnet_conditioning_scale"] = settings.control_scale
         pictures: list[NDArray[np.uint8]] = []
         for number, (width, height) in enumerate(sizes):
-            seeds = [drawing.candidate + MAX_CANDIDATES * number for drawing in drawings]
+            seeds = [drawing.candidate + SEEDS_OF_A_PASS * number for drawing in drawings]
             arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
             conditions = [self._condition(sketch, width, height) for sketch in sketches]
             if width * height > TILED_PIXELS:

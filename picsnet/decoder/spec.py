@@ -20,6 +20,7 @@ from picsnet.shipped import SPEC_FILE
 
 SCHEDULERS = ("unipc", "ddim", "dpmsolver", "euler", "euler-trailing", "lcm", "own")
 PROMPT_SOURCES = ("inversion", "caption", "palette", "none")
+JUDGES = ("clip", "colour")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class DecoderSpec:
         clip: the CLIP model that goes with the pipeline's text encoder, for inversion and choice.
         prompts: how prompts are best made for it, where none is given: "inversion", "caption",
             "palette" or "none".
+        judge: by what candidates are compared with the original: "clip", or "colour" by place.
+            It is the sender's business: a file does not depend on it.
         licence: of the weights.
         gigabytes: of what is fetched, an estimate where it could not be looked up.
         settings: how it is run.
@@ -87,6 +90,7 @@ class DecoderSpec:
     controlnet_weights: str = "diffusion_pytorch_model.safetensors"
     clip: str | None = None
     prompts: str = "inversion"
+    judge: str = "clip"
     licence: str = "unknown"
     gigabytes: float | None = None
     settings: DecoderSettings = field(default_factory=DecoderSettings)
@@ -217,6 +221,8 @@ def _from_yaml(path: Path) -> DecoderSpec:
     problems = _problems(given, DecoderSpec)
     if given.get("prompts", "none") not in PROMPT_SOURCES:
         problems.append(f"prompts {given['prompts']!r}; one of {', '.join(PROMPT_SOURCES)}")
+    if given.get("judge", "clip") not in JUDGES:
+        problems.append(f"judge {given['judge']!r}; one of {', '.join(JUDGES)}")
     if "pipeline" not in given:
         problems.append("pipeline is missing: name a folder or a hub id")
     if problems:

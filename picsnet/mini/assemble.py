@@ -127,7 +127,13 @@ def assemble(vae_run: Path, clip_run: Path, diffusion_run: Path, folder: Path) -
 def _save_settings(path: Path) -> None:
     from omegaconf import OmegaConf
 
-    spec = {"clip": "clip", "prompts": "palette", "licence": "Apache-2.0", "settings": SETTINGS}
+    spec = {
+        "clip": "clip",
+        "prompts": "palette",
+        "judge": "colour",
+        "licence": "Apache-2.0",
+        "settings": SETTINGS,
+    }
     OmegaConf.save(OmegaConf.create(spec), path)
 
 
