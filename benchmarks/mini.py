@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", nargs="+", required=True, help="photographs, folders or globs")
     parser.add_argument("--decoder", default=MINI, help="default: %(default)s")
     parser.add_argument("--ckpt", default="sketch_ntc_lambda0.5", help="default: %(default)s")
-    parser.add_argument("--candidates", type=int, default=4)
+    parser.add_argument("--candidates", type=int, help="default: as suits the decoder")
     parser.add_argument("--prompt-from", help="default: as suits the decoder")
     parser.add_argument("--device", default="auto")
     parser.add_argument("-o", "--output", default="out/mini", help="folder (default: %(default)s)")
@@ -118,7 +118,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], Pixels]:
     report = {
         "decoder": args.decoder,
         "ckpt": args.ckpt,
-        "candidates": args.candidates,
+        "candidates": codec.candidates,
         "encode_seconds": (encoded - start) / len(photos),
         "decode_seconds": (decoded - encoded) / len(photos),
         "layers": _mean_layers(encodings),

@@ -115,7 +115,8 @@ def nms(edge_map: NDArray[Any]) -> NDArray[np.float32]:
     d_yy, d_xy = np.gradient(d_y)
     # The toolbox takes sign(0) = 0, which turns exactly horizontal lines by 90 degrees; real maps
     # have no exact zero there.
-    slope = d_yy * np.where(d_xy > 0, -1.0, 1.0) / (d_xx + 1e-5)
+    with np.errstate(divide="ignore", invalid="ignore"):  # d_xx may be -1e-5 to the bit
+        slope = d_yy * np.where(d_xy > 0, -1.0, 1.0) / (d_xx + 1e-5)
     angle = np.mod(np.arctan(slope), np.pi)
     rows, columns = np.indices(soft.shape, dtype=np.float64)
     step_y, step_x = np.sin(angle), np.cos(angle)

@@ -144,7 +144,7 @@ class PICS:
         sketcher: str = "bundled",
         mode: str = "pics",
         prompt_from: str | None = None,
-        candidates: int = 4,
+        candidates: int | None = None,
         judge: str | None = None,
         clip: str | None = None,
         captioner: str = DEFAULT_CAPTIONER,
@@ -160,6 +160,7 @@ class PICS:
         judge = judge or decoder.spec.judge
         if judge not in JUDGES:
             raise UsageError(f"judge {judge!r}: one of {', '.join(JUDGES)}")
+        candidates = decoder.spec.candidates if candidates is None else candidates
         candidate_bits(candidates)
         self.decoder = decoder
         self.mode = mode
@@ -182,7 +183,7 @@ class PICS:
         sketcher: str = "bundled",
         mode: str = "pics",
         prompt_from: str | None = None,
-        candidates: int = 4,
+        candidates: int | None = None,
         judge: str | None = None,
         clip: str | None = None,
         captioner: str = DEFAULT_CAPTIONER,
@@ -204,7 +205,8 @@ class PICS:
             mode: "pics" (prompt and sketch) or "pic" (prompt alone).
             prompt_from: "inversion", "caption", "palette" or "none", where no prompt is given; None
                 leaves it to the decoder.
-            candidates: how many seeds are drawn and compared, 1..32; 1 loads no CLIP for it.
+            candidates: how many seeds are drawn and compared, 1..32; 1 loads no CLIP for it. None
+                leaves it to the decoder.
             judge: by what they are compared, "clip" or "colour"; None leaves it to the decoder.
             clip: folder or hub id of the CLIP model; the decoder's own by default.
             captioner: folder or hub id of an image-to-text model.

@@ -97,6 +97,8 @@ def test_what_cannot_work_is_named(source: str, overrides: list[str], words: str
         ("pipeline: a/b\ncontrol: c/d\n", "nearest: controlnet"),
         ("pipeline: a/b\nsettings: {step: 3}\n", "nearest: steps"),
         ("pipeline: a/b\njudge: taste\n", "one of clip, colour"),
+        ("pipeline: a/b\ncandidates: 40\n", "candidates is 40; it must be 1 to 32"),
+        ("pipeline: a/b\ncandidates: many\n", "candidates"),
     ],
 )
 def test_a_broken_yaml_file_is_named(text: str, words: str, tmp_path: Path) -> None:

@@ -65,9 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prompts.add_argument(
         "--candidates",
         type=int,
-        default=4,
         metavar="N",
-        help="draw N seeds and name the one most like the original, 1..32 (default: %(default)s)",
+        help="draw N seeds and name the one most like the original, 1..32 (default: as suits the "
+        "decoder, mostly 4)",
     )
     prompts.add_argument(
         "--judge",

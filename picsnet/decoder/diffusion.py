@@ -36,16 +36,13 @@ from picsnet.decoder.files import (
 )
 from picsnet.decoder.geometry import pass_sizes
 from picsnet.decoder.identity import identify
-from picsnet.decoder.spec import DecoderSpec
+from picsnet.decoder.spec import MAX_CANDIDATES, DecoderSpec
 from picsnet.errors import ModelError, PromptError
 from picsnet.hub import resolve
 
 OPTION = "--decoder"
 TILED_PIXELS = 2**20
 """Larger pictures go through the VAE in tiles, on every device: the rule is part of the picture."""
-
-SEEDS_OF_A_PASS = 32
-"""As many as a file can name candidates; those of a further pass lie beyond."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +265,8 @@ class DiffusionDecoder:
             arguments["controlnet_conditioning_scale"] = settings.control_scale
         pictures: list[NDArray[np.uint8]] = []
         for number, (width, height) in enumerate(sizes):
-            seeds = [drawing.candidate + SEEDS_OF_A_PASS * number for drawing in drawings]
+            # Those of further passes lie beyond those of all candidates.
+            seeds = [drawing.candidate + MAX_CANDIDATES * number for drawing in drawings]
             arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
             conditions = [self._condition(sketch, width, height) for sketch in sketches]
             if width * height > TILED_PIXELS:

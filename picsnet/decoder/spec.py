@@ -21,6 +21,7 @@ from picsnet.shipped import SPEC_FILE
 SCHEDULERS = ("unipc", "ddim", "dpmsolver", "euler", "euler-trailing", "lcm", "own")
 PROMPT_SOURCES = ("inversion", "caption", "palette", "none")
 JUDGES = ("clip", "colour")
+MAX_CANDIDATES = 32
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class DecoderSpec:
             "palette" or "none".
         judge: by what candidates are compared with the original: "clip", or "colour" by place.
             It is the sender's business: a file does not depend on it.
+        candidates: how many are compared where no number is given, 1..32; the sender's business
+            too.
         licence: of the weights.
         gigabytes: of what is fetched, an estimate where it could not be looked up.
         settings: how it is run.
@@ -91,6 +94,7 @@ class DecoderSpec:
     clip: str | None = None
     prompts: str = "inversion"
     judge: str = "clip"
+    candidates: int = 4
     licence: str = "unknown"
     gigabytes: float | None = None
     settings: DecoderSettings = field(default_factory=DecoderSettings)
@@ -223,6 +227,9 @@ def _from_yaml(path: Path) -> DecoderSpec:
         problems.append(f"prompts {given['prompts']!r}; one of {', '.join(PROMPT_SOURCES)}")
     if given.get("judge", "clip") not in JUDGES:
         problems.append(f"judge {given['judge']!r}; one of {', '.join(JUDGES)}")
+    candidates = given.get("candidates", 1)
+    if isinstance(candidates, int) and not 1 <= candidates <= MAX_CANDIDATES:
+        problems.append(f"candidates is {candidates}; it must be 1 to {MAX_CANDIDATES}")
     if "pipeline" not in given:
         problems.append("pipeline is missing: name a folder or a hub id")
     if problems:

@@ -36,7 +36,7 @@ ACCOUNT = "training.json"
 
 SETTINGS: dict[str, Any] = {
     "steps": 8,
-    "guidance": 2.0,
+    "guidance": 1.5,
     "scheduler": "own",
     "suffix": "",
     "negative": "",
@@ -45,7 +45,10 @@ SETTINGS: dict[str, Any] = {
     # The U-Net was trained on 128 pixels and knows the whole of a picture best at that size.
     "first_size": 128,
     "last_size": 512,
-    "redraw": 0.5,
+    "redraw": 0.375,
+    # Above 1 outlines are followed more closely: on five photographs sketch F rose from 0.66 to
+    # 0.73. At 2.2 lines turn into things of their own.
+    "control_scale": 1.7,
 }
 
 
@@ -131,6 +134,7 @@ def _save_settings(path: Path) -> None:
         "clip": "clip",
         "prompts": "palette",
         "judge": "colour",
+        "candidates": 16,
         "licence": "Apache-2.0",
         "settings": SETTINGS,
     }
@@ -138,7 +142,12 @@ def _save_settings(path: Path) -> None:
 
 
 def _save_account(path: Path, *configs: dict[str, Any]) -> None:
-    account = {config["task"]: {k: config[k] for k in ("data", "optim")} for config in configs}
+    account: dict[str, Any] = {}
+    for config in configs:
+        stage = {key: config[key] for key in ("seed", "model", "loss", "optim") if key in config}
+        # A pack by its name: where it lay is of no use to others.
+        data = {**config["data"], "pack": Path(config["data"]["pack"]).name}
+        account[config["task"]] = {**stage, "data": data, "steps": config["trainer"]["max_steps"]}
     path.write_text(json.dumps(account, indent=1) + "\n")
 
 
