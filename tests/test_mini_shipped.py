@@ -91,3 +91,10 @@ def _step_across_the_middle(picture: NDArray[np.uint8]) -> float:
     """How much grey levels differ between the two sides of the vertical line in the middle."""
     grey = picture.astype(float).mean(2)
     return float(np.abs(grey[:, 68:74].mean(1) - grey[:, 54:60].mean(1)).mean())
+
+
+def test_a_picture_beyond_a_megapixel_is_drawn_without_tiles(mini: DiffusionDecoder) -> None:
+    # diffusers' tiled AutoencoderTiny knows four latent channels only, and mini has sixteen.
+    prompt = mini.tokenize(_everywhere("light, warm, muted, soft", "grey"))
+    (picture,) = mini.draw([Drawing(prompt, BLANK, 0)], [(128, 128), (1056, 1024)])
+    assert picture.shape == (1024, 1056, 3)

@@ -42,7 +42,9 @@ from picsnet.hub import resolve
 
 OPTION = "--decoder"
 TILED_PIXELS = 2**20
-"""Larger pictures go through the VAE in tiles, on every device: the rule is part of the picture."""
+"""Larger pictures go through an AutoencoderKL in tiles, on every device: the rule is part of the
+picture. An AutoencoderTiny takes them whole: it needs little memory, and diffusers' tiles for it
+fail with other than four latent channels."""
 
 
 @dataclass(frozen=True)
@@ -269,10 +271,7 @@ class DiffusionDecoder:
             seeds = [drawing.candidate + MAX_CANDIDATES * number for drawing in drawings]
             arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
             conditions = [self._condition(sketch, width, height) for sketch in sketches]
-            if width * height > TILED_PIXELS:
-                pipeline.vae.enable_tiling()
-            else:
-                pipeline.vae.disable_tiling()
+            _tile(pipeline.vae, width * height > TILED_PIXELS)
             if number == 0:
                 pictures = self._first_pass(arguments, conditions, width, height)
             else:
@@ -400,6 +399,15 @@ class DiffusionDecoder:
 
 def _bytes(pictures: Any) -> list[NDArray[np.uint8]]:
     return [np.rint(picture * 255).astype(np.uint8) for picture in pictures]
+
+
+def _tile(vae: Any, tiled: bool) -> None:
+    from diffusers import AutoencoderKL
+
+    if tiled and isinstance(vae, AutoencoderKL):
+        vae.enable_tiling()  # type: ignore[attr-defined]  # a mixin gives it
+    else:
+        vae.disable_tiling()
 
 
 def _scaled(picture: NDArray[np.uint8], width: int, height: int) -> Image.Image:
