@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint setup clean study study-train study-evaluate study-report
 
 setup: $(STAMP)
 
@@ -22,6 +22,32 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
+
+# The study: train the four lambdas on PHOTOS, evaluate them on DATA, write the report. Each part goes
+# on where it stopped. TRAIN and EVALUATE take overrides, e.g. TRAIN="trainer.max_steps=20000".
+STUDY ?= study
+PHOTOS ?=
+DATA ?=
+TRAIN ?=
+EVALUATE ?=
+RUNS := runs/$(STUDY)
+FIRST := $(RUNS)/sketch_ntc_lambda0.5/checkpoints/last.ckpt
+LAMBDAS := 0.25 1.0 2.0
+comma := ,
+CKPTS := $(FIRST)$(foreach l,$(LAMBDAS),$(comma)$(RUNS)/sketch_ntc_lambda$(l)/checkpoints/last.ckpt)
+
+study: study-train study-evaluate study-report
+
+study-train: $(STAMP)
+	@test -n "$(PHOTOS)" || { echo 'make study: name a folder of photographs to train on: PHOTOS=photos/' >&2; exit 2; }
+	$(BIN)/python train.py --config sketch_ntc_lambda0.5.yaml 'data.photos=[$(PHOTOS)]' output=$(RUNS) logging.group=$(STUDY) $(TRAIN)
+	$(foreach l,$(LAMBDAS),$(BIN)/python train.py --config sketch_ntc_lambda$(l).yaml 'data.photos=[$(PHOTOS)]' output=$(RUNS) logging.group=$(STUDY) init_from=$(FIRST) optim.lr=6e-4 $(TRAIN) &&) true
+
+study-evaluate: $(STAMP)
+	$(BIN)/python evaluate.py --config eval_study.yaml 'codecs.sketch.ckpt=[$(CKPTS)]' 'codecs.PICS.ckpt=[$(CKPTS)]' output=$(RUNS) logging.group=$(STUDY) $(if $(DATA),'dataset.folder=[$(DATA)]') $(EVALUATE)
+
+study-report: $(STAMP)
+	$(BIN)/picsnet report $(RUNS)/evaluation -o $(RUNS)/report
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -34,8 +34,8 @@ from tqdm import tqdm
 
 from picsnet.decoder.diffusion import Drawing
 from picsnet.decoder.spec import MINI
-from picsnet.edge_benchmark import match_counts, nms
 from picsnet.errors import PicsnetError
+from picsnet.evaluation.edges import edge_agreement, thinned
 from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
 from picsnet.images import load_rgb
 from picsnet.metrics import colour_error, map_ms_ssim
@@ -44,7 +44,6 @@ from picsnet.sketch import Sketcher, load_sketcher
 
 Pixels = NDArray[np.uint8]
 
-EDGE_THRESHOLD, EDGE_DISTANCE = 0.5, 2.0
 SHEET_WIDTH = 288
 """Of a picture on the contact sheet, pixels."""
 
@@ -156,15 +155,7 @@ class Judge:
         )
 
     def _thinned(self, picture: Pixels) -> NDArray[np.bool_]:
-        thin: NDArray[np.bool_] = nms(self._sketcher(picture)) > EDGE_THRESHOLD
-        return thin
-
-
-def edge_agreement(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
-    """F-measure of edge pixels matched one to one; 1 if both have none."""
-    right, met = match_counts(found, truth, EDGE_DISTANCE)
-    total = int(found.sum()) + int(truth.sum())
-    return (int(right.sum()) + int(met.sum())) / total if total else 1.0
+        return thinned(self._sketcher(picture))
 
 
 def _ablations(

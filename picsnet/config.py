@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from picsnet.errors import ConfigError
 
 CONFIG_FOLDER = Path("configs")
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -286,6 +288,29 @@ def load_config(name: str, overrides: list[str] | None = None) -> RunConfig:
     Raises:
         ConfigError: one line that lists every problem found.
     """
+    path, merged = read_config(name, overrides)
+    task = merged.get("task")
+    if task not in TASKS:
+        raise ConfigError(f"{path}: task is {task!r}; it must be one of {', '.join(TASKS)}")
+    config = to_object(merged, TASKS[task], str(path))
+    problems = list(_value_problems(config))
+    if problems:
+        raise ConfigError(f"{path}: " + "; ".join(problems))
+    return config
+
+
+def read_config(name: str, overrides: list[str] | None = None) -> tuple[Path, DictConfig]:
+    """A YAML file with those that it inherits from and with overrides, not checked yet.
+
+    Args:
+        name, overrides: as `load_config` takes them.
+
+    Returns:
+        The file's path, and its values.
+
+    Raises:
+        ConfigError: there is no such file, it is no YAML, or an override is not ``key=value``.
+    """
     path = find_config(name)
     merged = _read_with_parents(path, seen=())
     for override in overrides or []:
@@ -299,27 +324,33 @@ def load_config(name: str, overrides: list[str] | None = None) -> RunConfig:
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"overrides {overrides}: {_first_line(error)}") from None
     assert isinstance(with_overrides, DictConfig)
-    merged = with_overrides
-    task = merged.get("task")
-    if task not in TASKS:
-        raise ConfigError(f"{path}: task is {task!r}; it must be one of {', '.join(TASKS)}")
-    schema = TASKS[task]
-    problems = _unknown_keys(merged, schema, prefix="")
+    return path, with_overrides
+
+
+def to_object(values: DictConfig, schema: type[T], where: str) -> T:
+    """Values as a dataclass, whole or not at all.
+
+    Args:
+        values: keys and values.
+        schema: a dataclass whose fields they must be.
+        where: they are from, for messages.
+
+    Raises:
+        ConfigError: unknown or missing keys, wrong types.
+    """
+    problems = _unknown_keys(values, schema, prefix="")
     if problems:
-        raise ConfigError(f"{path}: " + "; ".join(problems))
+        raise ConfigError(f"{where}: " + "; ".join(problems))
     try:
-        whole = OmegaConf.merge(OmegaConf.structured(schema), merged)
+        whole = OmegaConf.merge(OmegaConf.structured(schema), values)
         missing = sorted(OmegaConf.missing_keys(whole))
         if missing:
-            raise ConfigError(f"{path}: required but not set: {', '.join(missing)}; add key=value")
+            raise ConfigError(f"{where}: required but not set: {', '.join(missing)}; add key=value")
         config = OmegaConf.to_object(whole)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "a value"
-        raise ConfigError(f"{path}: {key}: {_first_line(error)}") from None
-    assert isinstance(config, RunConfig)
-    problems = list(_value_problems(config))
-    if problems:
-        raise ConfigError(f"{path}: " + "; ".join(problems))
+        raise ConfigError(f"{where}: {key}: {_first_line(error)}") from None
+    assert isinstance(config, schema)
     return config
 
 

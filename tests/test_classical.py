@@ -139,3 +139,20 @@ def test_a_codec_that_pillow_lacks_is_left_out_with_its_reason(
 
 def _error(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean((a.astype(float) - b.astype(float)) ** 2))
+
+
+@pytest.mark.parametrize("codec", available_codecs())
+def test_photographs_come_back_in_colour_and_size(codec: str) -> None:
+    from picsnet.classical import picture_grid
+
+    rgb = np.zeros((120, 203, 3), np.uint8)
+    rgb[:, :100] = (200, 40, 30)
+    rgb[:, 100:] = (30, 60, 190)
+    for point in picture_grid(codec)[-2:]:
+        data = point.encode_picture(rgb)
+        back = point.decode_picture(data)
+        assert back.shape == rgb.shape
+        left, right = back[:, :60].mean((0, 1)), back[:, 140:].mean((0, 1))
+        assert left[0] > left[2] + 60 and right[2] > right[0] + 60
+        with pytest.raises(DataError):
+            point.decode_picture(data[: len(data) // 3])

@@ -1,0 +1,223 @@
+"""One job: a picture by a point, from the picture to the row on disk.
+
+    original.png -> encode -> file on disk -> decode -> decoded.png -> measures -> row.json
+
+The row is written last, so a job is done or was never begun, whenever a run is killed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from picsnet import __version__, shipped
+from picsnet.errors import DataError
+from picsnet.evaluation.config import CodecConfig
+from picsnet.evaluation.likeness import Likeness
+from picsnet.evaluation.points import Decoded, Encoded, Point
+from picsnet.evaluation.rows import Record, Row, load_record
+from picsnet.files import atomic_write, read_file
+from picsnet.images import load_grey, load_rgb, save_png
+from picsnet.metrics import bpp
+
+Pixels = NDArray[np.uint8]
+
+POINTS = "points"
+ROW = "row.json"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A photograph as it is coded.
+
+    Attributes:
+        name: its path in the dataset, without suffix.
+        path: of the PNG in the run's folder, relative to that.
+        digest: of its pixels.
+    """
+
+    name: str
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done.
+
+    Attributes:
+        dataset: its name.
+        picture: to code.
+        codec, setting: by which point.
+        folder: of its results, relative to the run's.
+        key: of everything that its file and decoded picture depend on.
+    """
+
+    dataset: str
+    picture: Picture
+    codec: str
+    setting: str
+    folder: str
+    key: str
+
+
+def make_job(dataset: str, picture: Picture, point: Point, config: CodecConfig) -> Job:
+    """The job of a point, which came of ``config``, on a picture."""
+    depends = {
+        "picsnet": __version__,
+        "codec": asdict(config),
+        "files": _stamps(asdict(config)),
+        "setting": point.setting,
+        "picture": picture.digest,
+    }
+    key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+    folder = f"{POINTS}/{slug(point.codec)}/{slug(point.setting)}/{picture.name}"
+    return Job(dataset, picture, point.codec, point.setting, folder, key)
+
+
+def slug(name: str) -> str:
+    """A name as a folder; different names give different ones."""
+    plain = re.sub(r"[^A-Za-z0-9.]+", "_", name).strip("._")
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def _stamps(value: Any) -> list[str]:
+    """What changes when a file does that options name: weights may change under a name."""
+    if isinstance(value, dict):
+        return [stamp for one in value.values() for stamp in _stamps(one)]
+    if isinstance(value, list | tuple):
+        return [stamp for one in value for stamp in _stamps(one)]
+    return list(_stamp_of(value)) if isinstance(value, str) and value else []
+
+
+@functools.cache
+def _stamp_of(name: str) -> tuple[str, ...]:
+    for path in (Path(name), shipped.FOLDER / name):
+        if path.exists():
+            files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+            return tuple(f"{file.name} {_stamp_of_file(file)}" for file in files)
+    return ()
+
+
+def _stamp_of_file(path: Path) -> str:
+    """Size and time; for models that ship a hash, since a checkout gives them new times."""
+    if shipped.FOLDER in path.resolve().parents:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return f"{path.stat().st_size} {path.stat().st_mtime_ns}"
+
+
+def done(job: Job, run: Path) -> Record | None:
+    """The record of a job that was done before, or None."""
+    path = run / job.folder / ROW
+    if not path.is_file():
+        return None
+    try:
+        record = load_record(path)
+    except DataError:  # of another version, or damaged: it is made again
+        return None
+    return record if record.key == job.key else None
+
+
+def code(job: Job, point: Point, run: Path) -> Record:
+    """Code a picture, write file and pictures, and give the row without measures.
+
+    Raises:
+        PicsnetError: the codec fails.
+        OutputError: no space.
+    """
+    for left in (run / job.folder).glob(".*"):  # by a process that was killed
+        left.unlink(missing_ok=True)
+    original = load_rgb(run / job.picture.path)
+    height, width = original.shape[:2]
+    start = time.perf_counter()
+    encoded = point.encode(original)
+    encode_seconds = time.perf_counter() - start
+    file = f"{job.folder}/coded{point.suffix}"
+    with atomic_write(run / file) as part:
+        part.write_bytes(encoded.data)
+    data = read_file(run / file)
+    start = time.perf_counter()
+    decoded = point.decode(data)
+    decode_seconds = time.perf_counter() - start
+    size = (run / file).stat().st_size
+    _check(job, encoded, decoded, original, size)
+    kept = {"decoded": decoded.picture, "sketch": encoded.sketch, "decoded_sketch": decoded.sketch}
+    paths = {
+        name: f"{job.folder}/{name}.png" for name, pixels in kept.items() if pixels is not None
+    }
+    for name, path in paths.items():
+        pixels = kept[name]
+        assert pixels is not None
+        save_png(pixels, run / path)
+    row = Row(
+        dataset=job.dataset,
+        picture=job.picture.name,
+        width=width,
+        height=height,
+        codec=job.codec,
+        setting=job.setting,
+        lmbda=point.lmbda,
+        bytes=size,
+        bpp=bpp(size, width, height),
+        original=job.picture.path,
+        file=file,
+        decoded=paths.get("decoded"),
+        sketch=paths.get("sketch"),
+        decoded_sketch=paths.get("decoded_sketch"),
+        prompt=encoded.prompt,
+        seed=encoded.seed,
+        encode_seconds=encode_seconds,
+        decode_seconds=decode_seconds,
+        layers=encoded.layers,
+    )
+    return Record(job.key, {}, row)
+
+
+def _check(job: Job, encoded: Encoded, decoded: Decoded, original: Pixels, size: int) -> None:
+    where = f"{job.codec}, {job.setting}, {job.picture.name}"
+    if encoded.layers and sum(encoded.layers.values()) != size:
+        raise DataError(
+            f"{where}: its layers sum to {sum(encoded.layers.values())} bytes but the file has "
+            f"{size}; mend the codec"
+        )
+    if decoded.picture is not None and decoded.picture.shape != original.shape:
+        raise DataError(
+            f"{where}: decoded to {decoded.picture.shape}, not {original.shape}; mend the codec"
+        )
+
+
+def measure(
+    record: Record, run: Path, of_pictures: Sequence[Likeness], of_sketches: Sequence[Likeness]
+) -> Record:
+    """The record with all measures, of which those that it has already are kept.
+
+    Pictures are read back from the run's folder, so a measure may come years after the coding.
+    """
+    row = record.row
+    pairs = (
+        (of_pictures, row.original, row.decoded, load_rgb),
+        (of_sketches, row.sketch, row.decoded_sketch, load_grey),
+    )
+    measures, made_with = dict(row.measures), dict(record.made_with)
+    for likenesses, before, after, load in pairs:
+        missing = [one for one in likenesses if made_with.get(one.name) != one.made_with]
+        if not missing or before is None or after is None:
+            continue
+        a, b = load(run / before), load(run / after)
+        for likeness in missing:
+            value = likeness.compare(a, b)
+            measures.pop(likeness.name, None)
+            if value is not None:
+                measures[likeness.name] = value
+            made_with[likeness.name] = likeness.made_with
+    return Record(record.key, made_with, replace(row, measures=measures))

@@ -1,0 +1,74 @@
+"""Originals of a run: every photograph as it is coded, once, as PNG."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from picsnet.errors import DataError, ImageError
+from picsnet.evaluation.config import DatasetConfig
+from picsnet.evaluation.datasets import find_dataset, resized
+from picsnet.evaluation.jobs import Picture
+from picsnet.images import load_rgb, save_png
+
+ORIGINALS = "originals"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What could not be done.
+
+    Attributes:
+        picture: its name, or ``*`` where it is all of a point's.
+        codec, setting: empty where the picture itself cannot be read.
+        reason: one line.
+    """
+
+    picture: str
+    codec: str
+    setting: str
+    reason: str
+
+
+def prepare(config: DatasetConfig, run: Path) -> tuple[list[Picture], list[Failure]]:
+    """The photographs of a dataset, resized and kept in the run's folder; broken ones apart.
+
+    Raises:
+        DataError: the dataset is not here, or none of its pictures can be read.
+    """
+    dataset = find_dataset(config.name, config.folder)
+    pictures, failures = [], []
+    bar = tqdm(
+        dataset.pictures[: config.limit], "preparing", unit="picture", disable=None, leave=False
+    )
+    for name, path in bar:
+        try:
+            original = resized(load_rgb(path), config.resize)
+        except ImageError as error:
+            print(f"picsnet: error: {error}", file=sys.stderr)
+            failures.append(Failure(name, "", "", str(error)))
+            continue
+        kept = f"{ORIGINALS}/{name}.png"
+        digest = hashlib.sha256(original.tobytes() + repr(original.shape).encode()).hexdigest()
+        if not _holds(run / kept, original):
+            save_png(original, run / kept)
+        pictures.append(Picture(name, kept, digest))
+    if not pictures:
+        raise DataError(f"dataset {config.name}: none of its pictures can be read; name others")
+    return pictures, failures
+
+
+def _holds(path: Path, picture: NDArray[np.uint8]) -> bool:
+    """Whether a file of an earlier start has these pixels: reading is quicker than writing."""
+    if not path.is_file():
+        return False
+    try:
+        return np.array_equal(load_rgb(path), picture)
+    except ImageError:
+        return False

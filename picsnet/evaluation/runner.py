@@ -1,0 +1,273 @@
+"""Runs an evaluation: all jobs, over all devices, then the tables.
+
+    configuration -> originals -> jobs, less those done -> Lightning's predict loop -> rows, summary
+
+Each process codes its share of the jobs and writes their rows; the first one gathers them. What is
+done is read from the run's folder, so a run that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from picsnet.errors import ConfigError, OutputError, PicsnetError
+from picsnet.evaluation import likeness
+from picsnet.evaluation.codecs import make_points
+from picsnet.evaluation.config import EvaluationConfig
+from picsnet.evaluation.jobs import Job, Picture, code, done, make_job, measure
+from picsnet.evaluation.likeness import Likeness
+from picsnet.evaluation.measures import MEASURES
+from picsnet.evaluation.points import Point
+from picsnet.evaluation.preparing import Failure, prepare
+from picsnet.evaluation.rows import Row, save_rows
+from picsnet.evaluation.summary import save_summary, summarise
+from picsnet.files import atomic_write
+from picsnet.images import load_rgb
+from picsnet.training.environment import describe_environment
+
+WARM_UP_SIDE = 128
+"""Of the picture that a point codes first, untimed: it loads the models."""
+FAILURE = "failure.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a run.
+
+    Attributes:
+        folder: of the run.
+        rows: of all jobs that are done.
+        failures: of the others.
+        summary: what ``summary.json`` holds.
+    """
+
+    folder: Path
+    rows: list[Row]
+    failures: list[Failure]
+    summary: dict[str, Any]
+
+
+def evaluate(config: EvaluationConfig) -> Report | None:
+    """Do what is not done yet, and write ``rows.csv``, ``summary.json`` and ``compressai/``.
+
+    Returns:
+        What came of it; None in processes other than the first.
+
+    Raises:
+        ConfigError, DataError, OutputError: nothing can be evaluated.
+    """
+    run = Path(config.output) / config.name
+    _begin(config, run)
+    pictures, failures = prepare(config.dataset, run)
+    jobs = _jobs(config, pictures)
+    trainer = _trainer(config, len(jobs))
+    module = _Coding(config, jobs, run)
+    numbers: DataLoader[Any] = DataLoader(torch.arange(len(jobs)), batch_size=1)  # type: ignore[arg-type]
+    trainer.predict(module, numbers, return_predictions=False)
+    trainer.strategy.barrier()
+    if not trainer.is_global_zero:
+        return None
+    rows, coding_failures = _gather(jobs, run, config)
+    failures += coding_failures
+    save_rows(rows, run)
+    summary = summarise(config, rows, failures, run, module.left_out)
+    save_summary(summary, run)
+    return Report(run, rows, failures, summary)
+
+
+def _begin(config: EvaluationConfig, run: Path) -> None:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{run}: cannot make the run's folder ({error.strerror}); set output=FOLDER"
+        ) from None
+    plain = asdict(config)
+    with atomic_write(run / "config.yaml") as part:
+        OmegaConf.save(OmegaConf.create(plain), part)
+    with atomic_write(run / "environment.json") as part:
+        part.write_text(json.dumps(describe_environment(), indent=1) + "\n")
+
+
+def _points(config: EvaluationConfig, device: str) -> dict[tuple[str, str], Point]:
+    points: dict[tuple[str, str], Point] = {}
+    for label, codec in config.codecs.items():
+        for point in make_points(label, codec, device):
+            if points.setdefault((point.codec, point.setting), point) is not point:
+                raise ConfigError(
+                    f"codecs.{label}: two settings are called {point.setting!r}; name one only"
+                )
+    return points
+
+
+def _jobs(config: EvaluationConfig, pictures: Sequence[Picture]) -> list[Job]:
+    """Point by point, so that models are loaded once."""
+    name = config.dataset.name
+    return [
+        make_job(name, picture, point, config.codecs[point.codec])
+        for point in _points(config, "cpu").values()
+        for picture in pictures
+    ]
+
+
+def _trainer(config: EvaluationConfig, total: int) -> L.Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*num_workers.*")
+    warnings.filterwarnings("ignore", message=".*predict returned None.*")
+    return L.Trainer(
+        accelerator=config.accelerator,
+        devices=int(config.devices) if config.devices.isdigit() else config.devices,
+        num_nodes=config.num_nodes,
+        strategy=config.strategy,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        inference_mode=False,  # prompts are found by gradients
+        callbacks=[_Progress(total)],
+    )
+
+
+class _Coding(L.LightningModule):
+    """Codes and measures jobs by their numbers."""
+
+    def __init__(self, config: EvaluationConfig, jobs: Sequence[Job], run: Path) -> None:
+        super().__init__()
+        self.settings, self.jobs, self.run = config, jobs, run
+        self.warm: dict[tuple[str, str], str] = {}  # why a point cannot be used, or nothing
+        self.points: dict[tuple[str, str], Point] = {}
+        self.left_out: dict[str, str] = {}
+        self.pictures: list[Likeness] = []
+        self.sketches: list[Likeness] = []
+
+    def on_predict_start(self) -> None:
+        device = str(self.device)
+        self.points = _points(self.settings, device)
+        self.pictures, no_pictures = likeness.load(self.settings.measures, "picture", device)
+        self.sketches, no_sketches = likeness.load(self.settings.measures, "sketch", device)
+        self.left_out = no_pictures | no_sketches
+
+    def predict_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        job = self.jobs[int(batch)]
+        failure = self.run / job.folder / FAILURE
+        try:
+            with torch.enable_grad():
+                self._do(job)
+        except PicsnetError as error:
+            why = Failure(job.picture.name, job.codec, job.setting, str(error))
+            with atomic_write(failure) as part:
+                part.write_text(json.dumps(asdict(why)) + "\n", encoding="utf-8")
+        else:
+            failure.unlink(missing_ok=True)
+
+    def _do(self, job: Job) -> None:
+        path = self.run / job.folder / "row.json"
+        record = done(job, self.run)
+        if record is None:
+            record = code(job, self._ready(job), self.run)
+        measured = measure(record, self.run, self.pictures, self.sketches)
+        measured.save(path)
+
+    def _ready(self, job: Job) -> Point:
+        """The point of a job with its models loaded, so that times are of coding alone."""
+        key = (job.codec, job.setting)
+        point = self.points[key]
+        if key not in self.warm:
+            self._release_others(job)
+            self.warm[key] = ""
+            try:
+                small = load_rgb(self.run / job.picture.path)[:WARM_UP_SIDE, :WARM_UP_SIDE]
+                point.decode(point.encode(small).data)
+            except PicsnetError as error:
+                self.warm[key] = str(error)
+                print(f"picsnet: error: {job.codec}, {job.setting}: {error}", file=sys.stderr)
+        if self.warm[key]:
+            raise PicsnetError(self.warm[key])
+        return point
+
+    def _release_others(self, job: Job) -> None:
+        """Other codecs' models: each may fill a device."""
+        others = [key for key in self.points if key[0] != job.codec and key in self.warm]
+        if others:
+            fresh = _points(self.settings, str(self.device))
+            for key in others:
+                self.points[key] = fresh[key]
+                del self.warm[key]
+
+
+class _Progress(Callback):
+    """A bar on a terminal, a line every half minute elsewhere."""
+
+    def __init__(self, total: int, every_seconds: float = 30.0) -> None:
+        self.total, self.every_seconds = total, every_seconds
+        self._bar: Any = None
+        self._begun = self._last = time.monotonic()
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero and sys.stderr.isatty():
+            self._bar = tqdm(total=self.total, desc="evaluating", unit="picture")
+        self._begun = self._last = time.monotonic()
+
+    def on_predict_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        count = min(self.total, (args[3] + 1) * trainer.world_size)
+        if self._bar is not None:
+            self._bar.update(count - self._bar.n)
+        elif time.monotonic() - self._last > self.every_seconds:
+            self._last = time.monotonic()
+            left = (self._last - self._begun) / count * (self.total - count) / 60
+            print(
+                f"{count} of {self.total}  about {left:.0f} min left", file=sys.stderr, flush=True
+            )
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _gather(
+    jobs: Sequence[Job], run: Path, config: EvaluationConfig
+) -> tuple[list[Row], list[Failure]]:
+    """Rows in the order of the jobs, and what failed; a point that failed throughout is one."""
+    rows, failures = [], []
+    wanted = [name for name in MEASURES if name in config.measures.names]
+    for job in jobs:
+        record = done(job, run)
+        path = run / job.folder / FAILURE
+        if record is not None:
+            row = record.row
+            kept = {name: row.measures[name] for name in wanted if name in row.measures}
+            rows.append(replace(row, measures=kept))
+        elif path.is_file():
+            failures.append(Failure(**json.loads(path.read_text(encoding="utf-8"))))
+    return rows, _merged(failures, len({job.picture.name for job in jobs}))
+
+
+def _merged(failures: list[Failure], pictures: int) -> list[Failure]:
+    merged: dict[tuple[str, str, str], list[Failure]] = {}
+    for failure in failures:
+        merged.setdefault((failure.codec, failure.setting, failure.reason), []).append(failure)
+    result = []
+    for (codec, setting, reason), some in merged.items():
+        if len(some) == pictures:
+            result.append(Failure("*", codec, setting, reason))
+        else:
+            result += some
+    return result

@@ -1,0 +1,325 @@
+"""The summary of a run: means with confidence intervals, and files in CompressAI's shape.
+
+``summary.json``::
+
+    {"name": "eval_kodak",
+     "dataset": {"name": "kodak", "pictures": 24, "resize": 512, "references": "..."},
+     "left_out": {"lpips": "why"},            measures that could not be had
+     "warnings": ["..."],
+     "failures": [{"picture", "codec", "setting", "reason"}],
+     "measures": {"psnr": {"label", "unit", "higher_is_better", "scope", "weights"}},
+     "points": [{"codec", "setting", "lmbda", "pictures",
+                 "bytes", "layers": {name: mean bytes},
+                 "encode_seconds", "decode_seconds" (medians),
+                 "bpp": {"mean", "low", "high"},
+                 "measures": {"psnr": {"mean", "low", "high"}}}]}
+
+``low`` and ``high`` bound a 95 % bootstrap interval over pictures; null where there is none.
+``compressai/NAME.json`` has one codec each: ``{"name", "description", "results": {"bpp": [...],
+"psnr-rgb": [...], "ms-ssim-rgb": [...], "encoding_time": [...], "decoding_time": [...], ...}}``,
+one entry a setting, as CompressAI's ``compressai.utils.bench`` and ``plot`` read.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from picsnet.evaluation.config import EvaluationConfig, MeasuresConfig
+from picsnet.evaluation.jobs import slug
+from picsnet.evaluation.measures import MEASURES
+from picsnet.evaluation.preparing import Failure
+from picsnet.evaluation.rows import Row
+from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
+from picsnet.images import load_rgb
+
+SUMMARY = "summary.json"
+COMPRESSAI = "compressai"
+_COMPRESSAI_NAMES = {"psnr": "psnr-rgb", "ms_ssim": "ms-ssim-rgb"}
+_SETS = ("fid", "kid", "fid_patches", "kid_patches")
+
+
+def summarise(
+    config: EvaluationConfig,
+    rows: Sequence[Row],
+    failures: Sequence[Failure],
+    run: Path,
+    left_out: Mapping[str, str],
+) -> dict[str, Any]:
+    """The summary of a run's rows.
+
+    Args:
+        config: of the run.
+        rows: all that are done; those of a point follow each other.
+        failures: all jobs that are not.
+        run: its folder, where the pictures are that FID and KID compare.
+        left_out: measures of pairs that could not be had, and why.
+
+    Raises:
+        DataError: the references that the configuration names cannot be read.
+    """
+    points = [
+        _point(list(some), config)
+        for _, some in groupby(rows, key=lambda row: (row.codec, row.setting))
+    ]
+    left_out = dict(left_out)
+    warnings: list[str] = []
+    wanted = [name for name in config.measures.names if name in _SETS]
+    if wanted and rows:
+        reasons, warnings = _add_sets(points, rows, wanted, config, run)
+        left_out |= reasons
+    for name in config.measures.names:
+        have = [row for row in rows if row.decoded] if MEASURES[name].scope == "picture" else []
+        lack = sum(name not in row.measures for row in have)
+        if 0 < lack < len(have):
+            warnings.append(f"{name}: {lack} pictures are too small for it and not in its means")
+    measured = {name for point in points for name in point["measures"]}
+    return {
+        "name": config.name,
+        "dataset": {
+            "name": config.dataset.name,
+            "pictures": len({row.picture for row in rows}),
+            "resize": config.dataset.resize,
+            "references": ", ".join(config.measures.references) or "the originals",
+        },
+        "left_out": left_out,
+        "warnings": warnings,
+        "failures": [asdict(failure) for failure in failures],
+        "measures": {
+            name: {key: value for key, value in asdict(measure).items() if key != "name"}
+            for name, measure in MEASURES.items()
+            if name in measured
+        },
+        "points": points,
+    }
+
+
+def save_summary(summary: Mapping[str, Any], run: Path) -> None:
+    """``summary.json`` and one file a codec in CompressAI's shape."""
+    with atomic_write(run / SUMMARY) as part:
+        part.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    by_codec: dict[str, list[dict[str, Any]]] = {}
+    for point in summary["points"]:
+        by_codec.setdefault(point["codec"], []).append(point)
+    for codec, points in by_codec.items():
+        with atomic_write(run / COMPRESSAI / f"{slug(codec)}.json") as part:
+            shaped = in_compressai_shape(codec, points, summary["dataset"]["name"])
+            part.write_text(json.dumps(shaped, indent=1) + "\n", encoding="utf-8")
+
+
+def in_compressai_shape(
+    codec: str, points: Sequence[Mapping[str, Any]], dataset: str
+) -> dict[str, Any]:
+    """A codec's points, by rising rate, as CompressAI's tools write and plot them."""
+    ordered = sorted(points, key=lambda point: point["bpp"]["mean"])
+    common = [name for name in MEASURES if all(name in point["measures"] for point in ordered)]
+    results: dict[str, list[Any]] = {
+        "bpp": [point["bpp"]["mean"] for point in ordered],
+        **{
+            _COMPRESSAI_NAMES.get(name, name): [
+                point["measures"][name]["mean"] for point in ordered
+            ]
+            for name in common
+        },
+        "encoding_time": [point["encode_seconds"] for point in ordered],
+        "decoding_time": [point["decode_seconds"] for point in ordered],
+    }
+    settings = ", ".join(point["setting"] for point in ordered)
+    return {
+        "name": codec,
+        "description": f"{codec} on {dataset}: {settings}; rates are those of files on disk",
+        "results": results,
+    }
+
+
+def _point(rows: list[Row], config: EvaluationConfig) -> dict[str, Any]:
+    first = rows[0]
+    interval = partial(bootstrap, resamples=config.measures.resamples, seed=config.seed)
+    measures = {}
+    for name in config.measures.names:
+        values = [row.measures[name] for row in rows if name in row.measures]
+        if values:
+            measures[name] = interval(values)
+    return {
+        "codec": first.codec,
+        "setting": first.setting,
+        "lmbda": first.lmbda,
+        "pictures": len(rows),
+        "bytes": statistics.fmean(row.bytes for row in rows),
+        "layers": {
+            name: statistics.fmean(row.layers[name] for row in rows) for name in first.layers
+        },
+        "encode_seconds": statistics.median(row.encode_seconds for row in rows),
+        "decode_seconds": statistics.median(row.decode_seconds for row in rows),
+        "bpp": interval([row.bpp for row in rows]),
+        "measures": measures,
+    }
+
+
+def bootstrap(values: Sequence[float], resamples: int, seed: int) -> dict[str, float | None]:
+    """Mean and 95 % percentile bootstrap interval over pictures.
+
+    Args:
+        values: one a picture.
+        resamples: how often; below 10, or of fewer than 2 values, gives no interval.
+        seed: of the draws.
+    """
+    mean = statistics.fmean(values)
+    if resamples < 10 or len(values) < 2:
+        return {"mean": mean, "low": None, "high": None}
+    from scipy.stats import bootstrap as scipy_bootstrap
+
+    found = scipy_bootstrap(
+        (np.asarray(values),),
+        np.mean,
+        n_resamples=resamples,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    return {"mean": mean, "low": float(found.low), "high": float(found.high)}
+
+
+def _add_sets(
+    points: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
+    wanted: Sequence[str],
+    config: EvaluationConfig,
+    run: Path,
+) -> tuple[dict[str, str], list[str]]:
+    """FID and KID into the points; what is left out and why, and warnings."""
+    from picsnet.devices import check_device
+    from picsnet.errors import ModelError
+    from picsnet.evaluation.sets import load_inception
+
+    device = check_device("auto" if config.accelerator in ("auto", "gpu", "cuda") else "cpu")
+    try:
+        network = load_inception(device)
+    except ModelError as error:
+        return {name: str(error) for name in wanted}, []
+    return add_set_measures(points, rows, wanted, config, run, network, device)
+
+
+def add_set_measures(
+    points: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
+    wanted: Sequence[str],
+    config: EvaluationConfig,
+    run: Path,
+    network: Any,
+    device: str,
+) -> tuple[dict[str, str], list[str]]:
+    """FID and KID of every point with pictures, into its measures.
+
+    Args:
+        points: of the summary; changed.
+        rows: of the run.
+        wanted: names of measures.
+        config: of the run.
+        run: its folder.
+        network: (B, 3, H, W) uint8 to (B, D) features.
+        device: where it is.
+
+    Returns:
+        Measures that are left out and why; warnings.
+    """
+    import torch
+
+    from picsnet.evaluation.sets import features, fid, kid, with_interval
+
+    settings = config.measures
+    originals = [run / path for path in dict.fromkeys(row.original for row in rows)]
+    references = (
+        [item.path for item in expand_inputs(settings.references, IMAGE_SUFFIXES)]
+        if settings.references
+        else originals
+    )
+    left_out: dict[str, str] = {}
+    warnings: list[str] = []
+    for patch in (None, settings.patch):
+        names = [name for name in wanted if name.endswith("_patches") == (patch is not None)]
+        if not names:
+            continue
+        truth = torch.cat(
+            [one for one in features(map(load_rgb, references), network, device, patch) if len(one)]
+        )
+        for point in points:
+            own = [
+                run / row.decoded
+                for row in rows
+                if (row.codec, row.setting) == (point["codec"], point["setting"]) and row.decoded
+            ]
+            found = [f for f in features(map(load_rgb, own), network, device, patch) if len(f)]
+            if not found:
+                continue
+            count = min(len(truth), sum(map(len, found)))
+            for name in names:
+                if name.startswith("fid") and (why := _too_few_for_fid(count, truth, settings)):
+                    left_out[name] = why
+                    continue
+                distance: Callable[..., float] = (
+                    fid
+                    if name.startswith("fid")
+                    else partial(kid, subset=settings.kid_subset, seed=config.seed)
+                )
+                interval = with_interval(
+                    truth, found, distance, settings.set_resamples, config.seed
+                )
+                point["measures"][name] = asdict(interval)
+                warnings += _set_warnings(name, count, truth, settings)
+    return left_out, list(dict.fromkeys(warnings))
+
+
+def _too_few_for_fid(count: int, truth: Any, settings: MeasuresConfig) -> str:
+    if count >= settings.smallest_set:
+        return ""
+    return (
+        f"{count} pictures or squares are too few: the covariance of {truth.shape[1]} features has "
+        f"no full rank, and FID would say little; measures.smallest_set={count} reports it all the "
+        "same, as the paper did on 60 and 100 pictures"
+    )
+
+
+def _set_warnings(name: str, count: int, truth: Any, settings: MeasuresConfig) -> list[str]:
+    if name.startswith("fid") and count < truth.shape[1]:
+        return [
+            f"{name}: of {count} pictures or squares, fewer than its {truth.shape[1]} features; "
+            "compare it only with figures of as many"
+        ]
+    if name.startswith("kid") and count < settings.kid_subset:
+        return [f"{name}: subsets of {count} in place of {settings.kid_subset}, there are no more"]
+    return []
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The points as a Markdown table: bytes, rate, means, seconds."""
+    names = list(summary["measures"])
+    head = ["codec", "setting", "bytes", "bpp"]
+    head += [summary["measures"][name]["label"] for name in names] + ["encode, s", "decode, s"]
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    for point in summary["points"]:
+        cells = [
+            point["codec"],
+            point["setting"],
+            f"{point['bytes']:.0f}",
+            f"{point['bpp']['mean']:.4f}",
+            *(_cell(point["measures"].get(name)) for name in names),
+            f"{point['encode_seconds']:.2f}",
+            f"{point['decode_seconds']:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(value: Mapping[str, float] | None) -> str:
+    if value is None:
+        return ""
+    mean = value["mean"]
+    return f"{mean:.2f}" if abs(mean) >= 10 else f"{mean:.3f}"

@@ -1,0 +1,226 @@
+"""Evaluations by the command line: rows, rates, resuming, failures, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+from skimage import data
+
+from picsnet.cli import main
+from picsnet.evaluation.summary import bootstrap
+
+MEASURES = "[psnr,ms_ssim,colour_error,sketch_ms_ssim]"
+CONFIG = """
+name: small
+output: {output}
+dataset: {{name: samples, folder: [{photos}], resize: null}}
+measures: {{names: {measures}, resamples: 50}}
+logging: {{wandb: disabled}}
+codecs:
+  sketch alone: {{kind: sketch, ckpt: [sketch_ntc_lambda0.5, sketch_ntc_lambda1.0]}}
+  WebP: {{kind: classical, codec: WEBP, points: [[0, 4], [10, 8]]}}
+  mean colour: {{kind: mean-colour}}
+"""
+SECONDS = ["encode_seconds", "decode_seconds"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "animals").mkdir(parents=True)
+    for name, picture in (("coffee", data.coffee()), ("animals/chelsea", data.chelsea())):
+        Image.fromarray(picture).resize((224, 192)).save(folder / f"{name}.png")
+    return folder
+
+
+def _config(tmp_path: Path, photos: Path, measures: str = MEASURES) -> Path:
+    path = tmp_path / "small.yaml"
+    text = CONFIG.format(output=tmp_path / "runs", photos=photos, measures=measures)
+    path.write_text(text)
+    return path
+
+
+def _evaluate(config: Path, *overrides: str) -> int:
+    return main(["evaluate", "--config", str(config), *overrides])
+
+
+def _rows(tmp_path: Path) -> pd.DataFrame:
+    return pd.read_csv(tmp_path / "runs" / "small" / "rows.csv")
+
+
+def _summary(tmp_path: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((tmp_path / "runs/small/summary.json").read_text())
+    return found
+
+
+def test_a_row_for_each_picture_and_point_and_its_rate_is_the_files(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _evaluate(_config(tmp_path, photos)) == 0
+    rows = _rows(tmp_path)
+    assert len(rows) == 2 * 5
+    assert set(rows["picture"]) == {"coffee", "animals/chelsea"}
+    run = tmp_path / "runs" / "small"
+    for row in rows.itertuples():
+        size = (run / row.file).stat().st_size
+        assert row.bytes == size
+        assert row.bpp == pytest.approx(8 * size / (224 * 192))
+    layers = rows.filter(like="bytes_").sum(axis=1)
+    assert (layers[rows["codec"] == "sketch alone"] == rows["bytes"][layers > 0]).all()
+    pictures = rows[rows["codec"] != "sketch alone"]
+    assert pictures["psnr"].between(5, 40).all() and pictures["sketch_ms_ssim"].isna().all()
+    sketches = rows[rows["codec"] == "sketch alone"]
+    assert sketches["sketch_ms_ssim"].between(0.5, 1).all() and sketches["psnr"].isna().all()
+    assert "WebP" in capsys.readouterr().out
+
+
+def test_the_summary_has_means_intervals_and_compressais_shape(
+    tmp_path: Path, photos: Path
+) -> None:
+    _evaluate(_config(tmp_path, photos))
+    summary, rows = _summary(tmp_path), _rows(tmp_path)
+    points = {(p["codec"], p["setting"]): p for p in summary["points"]}  # type: ignore[attr-defined]
+    assert len(points) == 5
+    own = rows[rows["codec"] == "mean colour"]
+    point = points["mean colour", "fill"]
+    assert point["measures"]["psnr"]["mean"] == pytest.approx(own["psnr"].mean())
+    assert point["measures"]["psnr"]["low"] <= point["measures"]["psnr"]["mean"]
+    assert point["bpp"]["mean"] == pytest.approx(own["bpp"].mean())
+    (webp,) = (tmp_path / "runs/small/compressai").glob("WebP.json")
+    results = json.loads(webp.read_text())["results"]
+    assert results["bpp"] == sorted(results["bpp"]) and len(results["bpp"]) == 2
+    assert set(results) >= {"psnr-rgb", "ms-ssim-rgb", "encoding_time", "decoding_time"}
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path, photos: Path) -> None:
+    config = _config(tmp_path, photos)
+    _evaluate(config)
+    before = _rows(tmp_path)
+    _evaluate(config)
+    pd.testing.assert_frame_equal(_rows(tmp_path), before)  # times too
+    # A measure that is new is taken from the pictures that are there.
+    _evaluate(_config(tmp_path, photos, "[psnr,edge_f]"))
+    after = _rows(tmp_path)
+    assert (after["encode_seconds"] == before["encode_seconds"]).all()
+    assert after["edge_f"].notna().sum() == 6 and "ms_ssim" not in after
+
+
+def test_another_option_or_picture_is_done_anew(tmp_path: Path, photos: Path) -> None:
+    config = _config(tmp_path, photos)
+    _evaluate(config)
+    before = _rows(tmp_path)
+    Image.fromarray(data.rocket()).resize((224, 192)).save(photos / "coffee.png")
+    _evaluate(config)
+    after = _rows(tmp_path)
+    same = before["encode_seconds"] == after["encode_seconds"]
+    assert (same == (before["picture"] == "animals/chelsea")).all()
+    assert len(after) == len(before)
+
+
+def test_a_broken_picture_is_named_and_the_others_go_on(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nand no more")
+    assert _evaluate(_config(tmp_path, photos)) == 1
+    assert len(_rows(tmp_path)) == 2 * 5
+    assert "broken.png" in capsys.readouterr().err
+    (failure,) = _summary(tmp_path)["failures"]  # type: ignore[misc,attr-defined]
+    assert failure["picture"] == "broken" and failure["reason"]
+
+
+def test_a_codec_that_cannot_be_had_is_one_failure(tmp_path: Path, photos: Path) -> None:
+    config = _config(tmp_path, photos)
+    status = _evaluate(config, "codecs.none.kind=pics", "codecs.none.decoder=sd21-hed")
+    assert status == 1
+    assert len(_rows(tmp_path)) == 2 * 5
+    (failure,) = _summary(tmp_path)["failures"]  # type: ignore[misc,attr-defined]
+    assert failure["picture"] == "*" and failure["codec"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("codecs.WebP.kind=magic", "magic"),
+        ("codecs.WebP.qualities=[1]", "qualities"),
+        ("measures.names=[psnrr]", "psnrr"),
+        ("dataset.folder=[/nowhere]", "/nowhere"),
+        ("dataset.resize=3", "dataset.resize"),
+        ("nonsense=1", "nonsense"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path,
+    photos: Path,
+    override: str,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _evaluate(_config(tmp_path, photos), override) in (1, 2)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("picsnet: error: ") and words in line
+
+
+def _process(config: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "picsnet", "evaluate", "--config", str(config), *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+
+
+def test_killed_and_started_again_it_ends_with_the_same_results(
+    tmp_path: Path, photos: Path
+) -> None:
+    config = _config(tmp_path, photos)
+    run = tmp_path / "runs" / "small"
+    moment = random.Random(7)
+    for wanted in (1, 4):
+        process = _process(config)
+        while len(list(run.rglob("row.json"))) < wanted and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(moment.random() * 0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (run / "rows.csv").exists()
+    _evaluate(config)
+    resumed, summary = _rows(tmp_path), _summary(tmp_path)
+    run.rename(tmp_path / "resumed")
+    _evaluate(config)
+    pd.testing.assert_frame_equal(
+        resumed.drop(columns=SECONDS), _rows(tmp_path).drop(columns=SECONDS)
+    )
+    for point, other in zip(summary["points"], _summary(tmp_path)["points"], strict=True):  # type: ignore[call-overload]
+        assert point["measures"] == other["measures"] and point["bpp"] == other["bpp"]
+    assert not [path for path in (tmp_path / "resumed").rglob(".*") if path.is_file()]
+
+
+def test_two_processes_share_the_work_and_give_the_same_rows(tmp_path: Path, photos: Path) -> None:
+    config = _config(tmp_path, photos)
+    assert _process(config, "devices=2", "accelerator=cpu", "strategy=ddp").wait(240) == 0
+    shared = _rows(tmp_path)
+    (tmp_path / "runs" / "small").rename(tmp_path / "shared")
+    _evaluate(config)
+    pd.testing.assert_frame_equal(
+        shared.drop(columns=SECONDS), _rows(tmp_path).drop(columns=SECONDS)
+    )
+
+
+def test_bootstrap_intervals_shrink_with_pictures_and_repeat() -> None:
+    values = [1.0, 2.0, 3.0, 4.0]
+    few, many = bootstrap(values, 500, 1), bootstrap(values * 25, 500, 1)
+    assert few["mean"] == many["mean"] == 2.5
+    assert few == bootstrap(values, 500, 1)
+    assert few["low"] is not None and few["high"] is not None
+    assert many["low"] is not None and many["high"] is not None
+    assert many["high"] - many["low"] < few["high"] - few["low"]
+    assert bootstrap([1.0], 500, 1)["low"] is None
