@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from picsnet import __version__
-from picsnet.cli import decode, encode, evaluate, export, info, models, sketch
+from picsnet.cli import decode, encode, evaluate, export, info, models, report, sketch
 from picsnet.errors import PicsnetError
 
-VERBS = (encode, decode, info, sketch, models, export, evaluate)
+VERBS = (encode, decode, info, sketch, models, export, evaluate, report)
 
 
 def build_parser() -> argparse.ArgumentParser:
