@@ -56,10 +56,12 @@ class TrainerConfig:
 
 @dataclass
 class LoggingConfig:
-    """W&B beside the CSV log, which is always written."""
+    """W&B and TensorBoard beside the CSV log, which is always written."""
 
     wandb: str = "auto"  # "auto" (online when a key is there), "offline", "online", "disabled"
     project: str = "picsnet"
+    group: str | None = None  # the study that the run belongs to
+    tensorboard: bool = False
     tags: list[str] = field(default_factory=list)
 
 

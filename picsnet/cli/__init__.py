@@ -8,10 +8,20 @@ import sys
 from collections.abc import Sequence
 
 from picsnet import __version__
-from picsnet.cli import decode, encode, evaluate, export, info, models, report, sketch
+from picsnet.cli import (
+    decode,
+    encode,
+    evaluate,
+    export,
+    info,
+    models,
+    report,
+    sketch,
+    wandb_workspace,
+)
 from picsnet.errors import PicsnetError
 
-VERBS = (encode, decode, info, sketch, models, export, evaluate, report)
+VERBS = (encode, decode, info, sketch, models, export, evaluate, report, wandb_workspace)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -70,7 +70,7 @@ class EvaluationLoggingConfig:
     wandb: str = "auto"  # "auto" (online when a key is there), "offline", "online", "disabled"
     project: str = "picsnet"
     group: str | None = None  # of the study that the run belongs to
-    pictures: int = 24  # shown in W&B's tables
+    pictures: int = 4  # photographs in its table of pictures, each with all settings
 
 
 @dataclass

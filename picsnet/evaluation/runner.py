@@ -36,6 +36,7 @@ from picsnet.evaluation.points import Point
 from picsnet.evaluation.preparing import Failure, prepare
 from picsnet.evaluation.rows import Row, save_rows
 from picsnet.evaluation.summary import save_summary, summarise
+from picsnet.evaluation.tracking import track
 from picsnet.files import atomic_write
 from picsnet.images import load_rgb
 from picsnet.training.environment import describe_environment
@@ -87,6 +88,8 @@ def evaluate(config: EvaluationConfig) -> Report | None:
     save_rows(rows, run)
     summary = summarise(config, rows, failures, run, module.left_out)
     save_summary(summary, run)
+    if rows:
+        track(config, rows, summary, run)
     return Report(run, rows, failures, summary)
 
 

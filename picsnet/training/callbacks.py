@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -48,8 +48,8 @@ class Throughput(Callback):
 class MapPanel(Callback):
     """After each validation: maps above, what the network makes of them below.
 
-    Goes to ``panel.png`` in the run's folder, and to W&B where that is on. Reads ``panel``, a list
-    of (before, after) pairs (H, W) in 0..1, from the module.
+    Goes to ``panel.png`` in the run's folder, and to W&B and TensorBoard where they are on. Reads
+    ``panel``, a list of (before, after) pairs (H, W) in 0..1, from the module.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,6 +64,10 @@ class MapPanel(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("maps", [picture], caption=["above: map, below: decoded"])
+            elif isinstance(logger, TensorBoardLogger):
+                layout = "HW" if picture.ndim == 2 else "HWC"
+                step = getattr(pl_module, "batches_seen", 0)
+                logger.experiment.add_image("maps", picture, step, dataformats=layout)
 
 
 class RateDistortionPoints(Callback):

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from picsnet.config import RunConfig, to_dict
 from picsnet.devices import has_amx
-from picsnet.errors import CheckpointError, OutputError
+from picsnet.errors import CheckpointError, ConfigError, OutputError
 from picsnet.files import atomic_write
 from picsnet.training.environment import describe_environment
 from picsnet.training.stepped import SteppedModule
@@ -151,8 +151,15 @@ class GracefulStop(Callback):
 
 
 def make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
-    """A CSV log always; W&B by ``logging.wandb`` (offline where no key is set)."""
+    """A CSV log always; W&B by ``logging.wandb`` (offline where no key is set); TensorBoard by
+    ``logging.tensorboard``.
+
+    Raises:
+        ConfigError: TensorBoard is asked for and not installed.
+    """
     loggers: list[Logger] = [CSVLogger(save_dir=str(folder), name="csv")]
+    if config.logging.tensorboard:
+        loggers.append(_tensorboard(folder))
     mode = config.logging.wandb
     if mode == "auto":
         mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
@@ -165,11 +172,43 @@ def make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
             name=config.name,
             save_dir=str(folder),
             offline=mode == "offline",
-            tags=list(config.logging.tags),
+            group=config.logging.group,
+            job_type="training",
+            tags=[*config.logging.tags, *_lambda_tag(config)],
             config=to_dict(config),
         )
         loggers.append(logger)
     return loggers
+
+
+def _lambda_tag(config: RunConfig) -> list[str]:
+    lmbda = getattr(config, "lmbda", None)
+    return [] if lmbda is None else [f"lambda {lmbda:g}"]
+
+
+def _tensorboard(folder: Path) -> Logger:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(save_dir=str(folder), name="tensorboard", version="")
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "logging.tensorboard: it is not installed; pip install 'picsnet[tensorboard]', or set "
+            "logging.tensorboard=false"
+        ) from None
+
+
+def _log_model(trainer: L.Trainer, config: RunConfig, path: Path) -> None:
+    """The last checkpoint as a W&B artifact: offline, ``WandbLogger(log_model=True)`` raises."""
+    from lightning.pytorch.loggers import WandbLogger
+
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            artifact = wandb.Artifact(f"model-{config.name}", type="model")
+            artifact.add_file(str(path), policy="immutable")  # not copied first
+            logger.experiment.log_artifact(artifact)
 
 
 def _wandb_id(folder: Path) -> str:
@@ -250,6 +289,8 @@ def fit(
         ckpt_path=None if start is None else str(start),
         weights_only=True,
     )
+    if trainer.is_global_zero and config.logging.wandb != "disabled":
+        _log_model(trainer, config, checkpoints / LAST)
     if stop.reason and trainer.is_global_zero:
         print(
             f"picsnet: stopped by {stop.reason} at step {module.batches_seen} of "
