@@ -13,6 +13,7 @@ from picsnet.config import (
     DiffusionRunConfig,
     EdgeRunConfig,
     NTCRunConfig,
+    PhotoNTCRunConfig,
     VAERunConfig,
     load_config,
 )
@@ -45,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
             train_edge(config)
         elif isinstance(config, NTCRunConfig):
             train_ntc(config)
+        elif isinstance(config, PhotoNTCRunConfig):
+            train_photo_ntc(config)
         elif isinstance(config, VAERunConfig):
             train_vae(config)
         elif isinstance(config, CLIPRunConfig):
@@ -137,6 +140,18 @@ def train_ntc(config: NTCRunConfig) -> None:
     print(f"trained: {last}")
 
 
+def train_photo_ntc(config: PhotoNTCRunConfig) -> None:
+    """Train a baseline on packed photographs."""
+    from picsnet.training.callbacks import MapPanel, RateDistortionPoints, Throughput
+    from picsnet.training.photo import PhotoNTCModule
+    from picsnet.training.run import fit, run_folder
+
+    panel = MapPanel(run_folder(config))
+    callbacks = [Throughput(config.data.batch_size), panel, RateDistortionPoints()]
+    last = fit(config, PhotoNTCModule(config), _photos(config), callbacks)
+    print(f"trained: {last}")
+
+
 def train_vae(config: VAERunConfig) -> None:
     """Train the mini decoder's autoencoder on packed photographs."""
     from datamodules.pack import decode
@@ -194,7 +209,7 @@ def train_diffusion(config: DiffusionRunConfig) -> None:
 
 
 def _photos(
-    config: VAERunConfig | CLIPRunConfig | DiffusionRunConfig,
+    config: PhotoNTCRunConfig | VAERunConfig | CLIPRunConfig | DiffusionRunConfig,
     caption: Any = None,
     decode_sketch: Any = None,
 ) -> PhotoDataModule:

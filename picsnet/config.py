@@ -170,6 +170,20 @@ class PhotoDataConfig:
 
 
 @dataclass
+class PhotoNTCRunConfig(RunConfig):
+    """Training of a baseline on photographs at one lambda."""
+
+    task: str = "photo-ntc"
+    lmbda: float = "???"  # type: ignore[assignment]
+    distortion: str = "ms-ssim"
+    distortion_warmup: int = 1_000
+    model: NTCModelConfig = field(
+        default_factory=lambda: NTCModelConfig(architecture="cheng2020-attn")
+    )
+    data: PhotoDataConfig = field(default_factory=PhotoDataConfig)
+
+
+@dataclass
 class VAEModelConfig:
     """Channels of the mini decoder's autoencoder; blocks from the coarsest scale to the finest."""
 
@@ -258,6 +272,7 @@ class DiffusionRunConfig(RunConfig):
 TASKS: dict[str, type[RunConfig]] = {
     "edge": EdgeRunConfig,
     "sketch-ntc": NTCRunConfig,
+    "photo-ntc": PhotoNTCRunConfig,
     "mini-vae": VAERunConfig,
     "mini-clip": CLIPRunConfig,
     "mini-diffusion": DiffusionRunConfig,
@@ -427,6 +442,19 @@ def _value_problems(config: RunConfig) -> list[str]:
             f"logging.wandb {config.logging.wandb!r}; one of auto, offline, online, disabled",
         ),
     ]
+    if isinstance(config, PhotoNTCRunConfig):
+        checks += [
+            (config.lmbda > 0, f"lmbda is {config.lmbda}; it must be above 0"),
+            (
+                config.distortion in ("ms-ssim", "mse"),
+                f"distortion {config.distortion!r}; one of ms-ssim, mse",
+            ),
+            (
+                config.data.crop % 64 == 0
+                and (config.distortion != "ms-ssim" or config.data.crop > 160),
+                f"data.crop is {config.data.crop}; a multiple of 64, above 160 for MS-SSIM",
+            ),
+        ]
     if isinstance(config, NTCRunConfig):
         data = config.data
         checks += [

@@ -13,6 +13,7 @@ from PIL import Image
 from skimage import data
 
 from picsnet.cli import main
+from tests.test_training import train
 
 CONFIG = """
 name: small
@@ -125,3 +126,20 @@ def test_a_workspace_without_account_or_name_is_one_line(
     assert main(["wandb-workspace", project]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("picsnet: error: ") and words in line
+
+
+def test_a_training_run_has_its_study_lambda_and_model(tmp_path: Path, maps_folder: Path) -> None:
+    overrides = ["trainer.max_steps=2", "trainer.val_every=2", "logging.tensorboard=true"]
+    overrides += ["logging.wandb=offline", "logging.group=study 1"]
+    done = train(maps_folder, tmp_path, *overrides)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "sketch_ntc_lambda0.5"
+    records = read_back(folder)
+    run = _of(records, "run")[0]
+    assert run["run_group"] == "study 1" and run["job_type"] == "training"
+    assert run["tags"] == ["lambda 0.002"]
+    assert run["config"]["update"]["lmbda"] == 0.002
+    (model,) = (one for one in _of(records, "artifact") if one["type"] == "model")
+    assert [entry["path"] for entry in model["manifest"]["contents"]] == ["last.ckpt"]
+    assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+    assert list((folder / "csv").rglob("metrics.csv"))

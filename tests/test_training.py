@@ -288,3 +288,24 @@ def test_each_architecture_trains_a_step(name: str) -> None:
     (result.loss + network.aux_loss()).backward()  # type: ignore[operator]
     missing = [n for n, p in network.named_parameters() if p.grad is None]
     assert not missing, "DDP needs a gradient for every parameter"
+
+
+def test_the_papers_network_trains_as_its_configuration_stands(
+    maps_folder: Path, tmp_path: Path
+) -> None:
+    # With channels_last, torch 2.15 on a CPU corrupts its heap in this network and dies.
+    done = subprocess.run(
+        [
+            *(sys.executable, "train.py", "--config", "sketch_cheng2020_lambda0.5.yaml"),
+            *(f"data.maps=[{maps_folder}]", f"output={tmp_path}", "model.options={N: 16}"),
+            *("trainer.max_steps=2", "trainer.val_every=2", "data.val_count=1"),
+            *("data.batch_size=1", "data.workers=0", "logging.wandb=disabled", "data.crop=192"),
+            *("trainer.accelerator=cpu", "trainer.precision=32-true"),
+        ],
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr

@@ -19,11 +19,15 @@ from picsnet.decoder.spec import load_spec
 from picsnet.devices import check_device, exact_device
 from picsnet.errors import ConfigError
 from picsnet.evaluation.baselines.classical import ClassicalPicturePoint
+from picsnet.evaluation.baselines.illm import IllmPoint
+from picsnet.evaluation.baselines.zoo import ZooPoint
 from picsnet.evaluation.config import (
     ClassicalConfig,
     CodecConfig,
+    IllmConfig,
     PicsConfig,
     SketchConfig,
+    ZooConfig,
 )
 from picsnet.evaluation.points import Decoded, Encoded, Pixels, Point
 from picsnet.pics import PICS
@@ -142,6 +146,12 @@ def make_points(label: str, config: CodecConfig, device: str) -> list[Point]:
         ]
     if isinstance(config, ClassicalConfig):
         return _classical_points(label, config)
+    if isinstance(config, ZooConfig):
+        return _zoo_points(label, config, device)
+    if isinstance(config, IllmConfig):
+        return [
+            IllmPoint(label, m, config.repo, device) for m in _some(config.models, label, "models")
+        ]
     return [MeanPoint(label)]
 
 
@@ -192,6 +202,16 @@ def _classical_points(label: str, config: ClassicalConfig) -> list[Point]:
             f"codecs.{label}.points: must be [[quality, downscale], ...] ({error})"
         ) from None
     return [ClassicalPicturePoint(label, point) for point in chosen or picture_grid(config.codec)]
+
+
+def _zoo_points(label: str, config: ZooConfig, device: str) -> list[Point]:
+    if not config.quality and not config.weights:
+        raise ConfigError(f"codecs.{label}: neither quality nor weights is named; name some")
+    make = functools.partial(ZooPoint, label, config.architecture, config.metric)
+    return [
+        *(make(quality, None, device) for quality in dict.fromkeys(config.quality)),
+        *(make(None, weights, device) for weights in dict.fromkeys(config.weights)),
+    ]
 
 
 def _some(values: list[str], label: str, key: str) -> list[str]:

@@ -168,7 +168,8 @@ class EvaluationConfig:
 
 
 KINDS: dict[str, Any] = {
-    kind.KIND: kind for kind in (PicsConfig, SketchConfig, ClassicalConfig, MeanConfig)
+    kind.KIND: kind
+    for kind in (PicsConfig, SketchConfig, ClassicalConfig, MeanConfig, ZooConfig, IllmConfig)
 }
 
 

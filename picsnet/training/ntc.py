@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from picsnet.checkpoints import in_memory_model, table_tensors
 from picsnet.codec import SketchCodec
-from picsnet.config import NTCRunConfig
+from picsnet.config import NTCRunConfig, PhotoNTCRunConfig
 from picsnet.errors import ConfigError
 from picsnet.losses import RateDistortionLoss
 from picsnet.ntc import build
@@ -25,9 +25,11 @@ class NTCModule(SteppedModule):
     gradient in it, which is what DDP needs.
     """
 
-    def __init__(self, config: NTCRunConfig) -> None:
+    def __init__(
+        self, config: NTCRunConfig | PhotoNTCRunConfig, network: nn.Module | None = None
+    ) -> None:
         torch.manual_seed(config.seed)  # initial weights are part of what a seed repeats
-        network = build(config.model.architecture, config.model.options)
+        network = network or build(config.model.architecture, config.model.options)
         super().__init__(network, config)
         self.criterion = RateDistortionLoss(
             config.lmbda, config.distortion, config.distortion_warmup
@@ -59,8 +61,13 @@ class NTCModule(SteppedModule):
         aux = torch.optim.Adam(self.aux_parameters, lr=self.optim.aux_lr)
         return self.main_optimizer(self.main_parameters), {"optimizer": aux}
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> None:
-        x = batch.to(memory_format=self.memory_format)
+    def pictures(self, batch: Any) -> Tensor:
+        """What a batch has the network code, in 0..1."""
+        x: Tensor = batch
+        return x
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        x = self.pictures(batch).to(memory_format=self.memory_format)
         _, aux = self.optimizers()  # type: ignore[misc,attr-defined]
         output = self.network(x)
         result = self.criterion(output, x, step=self.batches_seen)
@@ -88,8 +95,8 @@ class NTCModule(SteppedModule):
             self.codec = SketchCodec(in_memory_model(self.averaged, self.config))
         self.panel: list[tuple[Tensor, Tensor]] = []
 
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        x = batch.to(memory_format=self.memory_format)
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        x = self.pictures(batch).to(memory_format=self.memory_format)
         self.averaged.eval()
         output = self.averaged(x)
         result = self.criterion(output, x)

@@ -198,17 +198,22 @@ def _tensorboard(folder: Path) -> Logger:
         ) from None
 
 
-def _log_model(trainer: L.Trainer, config: RunConfig, path: Path) -> None:
-    """The last checkpoint as a W&B artifact: offline, ``WandbLogger(log_model=True)`` raises."""
+def _end_wandb(trainer: L.Trainer, config: RunConfig, checkpoint: Path) -> None:
+    """Give W&B the last checkpoint as an artifact, and end its run: what it has is on disk then.
+
+    Offline, ``WandbLogger(log_model=True)`` raises.
+    """
+    if config.logging.wandb == "disabled" or not trainer.is_global_zero:
+        return
+    import wandb
     from lightning.pytorch.loggers import WandbLogger
 
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            import wandb
-
             artifact = wandb.Artifact(f"model-{config.name}", type="model")
-            artifact.add_file(str(path), policy="immutable")  # not copied first
+            artifact.add_file(str(checkpoint), policy="immutable")  # not copied first
             logger.experiment.log_artifact(artifact)
+            logger.experiment.finish()
 
 
 def _wandb_id(folder: Path) -> str:
@@ -289,8 +294,7 @@ def fit(
         ckpt_path=None if start is None else str(start),
         weights_only=True,
     )
-    if trainer.is_global_zero and config.logging.wandb != "disabled":
-        _log_model(trainer, config, checkpoints / LAST)
+    _end_wandb(trainer, config, checkpoints / LAST)
     if stop.reason and trainer.is_global_zero:
         print(
             f"picsnet: stopped by {stop.reason} at step {module.batches_seen} of "

@@ -1,0 +1,103 @@
+"""MS-ILLM of NeuralCompression, through torch.hub.
+
+"Improving Statistical Fidelity for Neural Image Compression with Implicit Local Likelihood Models",
+Muckley et al., 2023 (arXiv 2301.11189). Its code is MIT, **its weights are CC-BY-NC 4.0**. The
+package neuralcompression has to be installed, with its old pins best in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from picsnet.errors import ModelError
+from picsnet.evaluation.baselines.strings import read_strings, write_strings
+from picsnet.evaluation.points import Decoded, Encoded, Pixels
+
+REPOSITORY = "facebookresearch/NeuralCompression"
+STREAMS = 2
+
+
+@dataclass
+class IllmPoint:
+    """One of its models.
+
+    Attributes:
+        codec: the series that it belongs to.
+        model: its name in the hub, e.g. ``msillm_quality_vlo1`` (0.002 bpp).
+        repo: a local clone with its hubconf.py; None takes the one on GitHub.
+        device: where encoder and generator run; the entropy model stays on the CPU.
+    """
+
+    codec: str
+    model: str
+    repo: str | None
+    device: str
+    lmbda: float | None = None
+    suffix: str = ".illm"
+
+    @property
+    def setting(self) -> str:
+        """The model's name."""
+        return self.model
+
+    @torch.no_grad()
+    def encode(self, picture: Pixels) -> Encoded:
+        """The file of a photograph."""
+        height, width = picture.shape[:2]
+        x = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)[None]
+        coded = self._network.compress(x.to(self.device), force_cpu=False)
+        strings = [_only(coded.latent_strings), _only(coded.hyper_latent_strings)]
+        return Encoded(write_strings(width, height, strings))
+
+    @torch.no_grad()
+    def decode(self, data: bytes) -> Decoded:
+        """The photograph of a file."""
+        width, height, (latents, hyper_latents) = read_strings(data, STREAMS)
+        factor = self._network.factor
+        coded = SimpleNamespace(  # it reads these fields of its own named tuple
+            latent_strings=[latents],
+            hyper_latent_strings=[hyper_latents],
+            image_size=(height, width),
+            padded_size=tuple(-(-side // factor) * factor for side in (height, width)),
+        )
+        x_hat = self._network.decompress(coded, force_cpu=False)
+        pixels = (x_hat[0, :, :height, :width] * 255).round().clamp(0, 255).byte().cpu()
+        return Decoded(pixels.permute(1, 2, 0).numpy())
+
+    @functools.cached_property
+    def _network(self) -> Any:
+        local = self.repo is not None
+        if local and not (Path(str(self.repo)) / "hubconf.py").is_file():
+            raise ModelError(f"{self.repo}: holds no hubconf.py; name a clone of {REPOSITORY}")
+        try:
+            network: Any = torch.hub.load(
+                self.repo or REPOSITORY,
+                self.model,
+                source="local" if local else "github",
+                trust_repo=True,
+                pretrained=True,
+            )
+        except Exception as error:  # whatever somebody's hubconf.py raises
+            raise ModelError(
+                f"{self.model} of {self.repo or REPOSITORY} cannot be had "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:100]}); clone it, "
+                "install neuralcompression, fetch its weights (CC-BY-NC) into "
+                "$TORCH_HOME/hub/checkpoints and name the clone: repo"
+            ) from None
+        network = network.eval().to(self.device)
+        network.update_tensor_devices("compress")
+        return network
+
+
+def _only(strings: Any) -> bytes:
+    """The string of the one picture in a batch, of which a codec may make lists."""
+    while isinstance(strings, list | tuple):
+        (strings,) = strings
+    return bytes(strings)
