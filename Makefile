@@ -21,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/python -m picsnet.demo -o out/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # The study: train the four lambdas on PHOTOS, evaluate them on DATA, write the report. Each part goes
 # on where it stopped. TRAIN and EVALUATE take overrides, e.g. TRAIN="trainer.max_steps=20000".

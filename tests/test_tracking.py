@@ -13,7 +13,8 @@ from PIL import Image
 from skimage import data
 
 from picsnet.cli import main
-from tests.test_training import train
+from tests.fake_wandb import fake_wandb
+from tests.test_training import environment, train
 
 CONFIG = """
 name: small
@@ -143,3 +144,48 @@ def test_a_training_run_has_its_study_lambda_and_model(tmp_path: Path, maps_fold
     assert [entry["path"] for entry in model["manifest"]["contents"]] == ["last.ckpt"]
     assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
     assert list((folder / "csv").rglob("metrics.csv"))
+
+
+def test_with_a_key_a_server_gets_all_of_it(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(data.coffee()).resize((128, 96)).save(tmp_path / "photos" / "coffee.png")
+    config = tmp_path / "small.yaml"
+    config.write_text(CONFIG.format(output=tmp_path / "runs", photos=tmp_path / "photos"))
+    with fake_wandb() as server:
+        online = {"WANDB_BASE_URL": server.address, "WANDB_API_KEY": "a" * 40}
+        command = [sys.executable, "-m", "picsnet", "evaluate", "--config", str(config)]
+        done = subprocess.run(
+            [*command, "logging.wandb=auto"],
+            env={**environment(), **online},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr
+    first = server.variables("UpsertBucket")[0]
+    assert first["project"] == "trials" and first["groupName"] == "study 1"
+    assert first["jobType"] == "evaluation"
+    history = {key for line in server.streams["wandb-history.jsonl"] for key in line}
+    assert {"rd/psnr_table", "points", "rows", "pictures"} <= history
+    summary = server.streams["wandb-summary.json"][-1]
+    assert 5 < summary["mean colour/fill/psnr"] < 30
+    created = {one["input"]["artifactTypeName"] for one in server.variables("CreateArtifact")}
+    assert {"evaluation", "dataset", "model"} <= created
+    assert {"rows.csv", "summary.json", "dataset.json"} <= set(server.uploads)
+    assert any(body[:3] == b"\xff\xd8\xff" for body in server.uploads.values())  # pictures
+
+
+def test_a_workspace_is_saved_on_a_server(tmp_path: Path) -> None:
+    with fake_wandb() as server:
+        online = {"WANDB_BASE_URL": server.address, "WANDB_API_KEY": "a" * 40}
+        done = subprocess.run(
+            [sys.executable, "-m", "picsnet", "wandb-workspace", "team/picsnet"],
+            env={**environment(), **online, "WANDB_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "team/picsnet" in done.stdout
+    (view,) = (variables for name, variables in server.calls if name == "UpsertView2")
+    assert "rd/psnr_table" in json.dumps(view) and "rd/distortion" in json.dumps(view)
