@@ -10,7 +10,17 @@ from picsnet.files import atomic_write
 from picsnet.report.loading import Published
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
-COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
+COLOURS: tuple[str, ...] = (
+    "#000000",
+    "#D55E00",
+    "#0072B2",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#777777",
+)
+COLOURS += ("#b58900", "#6a51a3")
 MARKERS = "osD^vPX*"
 
 
@@ -43,6 +53,7 @@ def draw_figures(
         _draw(axes, points, name, others)
         unit = f" ({measure['unit']})" if measure["unit"] else ""
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_xlabel("rate (bits per pixel, whole files)")
         better = "higher is better" if measure["higher_is_better"] else "lower is better"
         axes.set_ylabel(f"{measure['label']}{unit}, {better}")

@@ -142,7 +142,9 @@
       svg.append(mark(markPath(SHAPES[i % 5], X(p.bpp), Y(p.value), 5),
         { fill: "none", stroke: COLOURS[i % COLOURS.length], "stroke-width": 1.6 },
         `${p.system}, published, on ${p.dataset}\n${p.bpp} bpp, ${about.label} ${p.value}\n${p.source}`));
-      svg.append(element("text", { x: X(p.bpp) + 8, y: Y(p.value) + 4 }, p.system));
+      const toLeft = X(p.bpp) > WIDTH * 0.7;  // there would be no room on the right
+      svg.append(element("text", { x: X(p.bpp) + (toLeft ? -8 : 8), y: Y(p.value) + 4,
+        "text-anchor": toLeft ? "end" : "start" }, p.system));
     }
     box.append(svg, element("details", {}, element("summary", {}, "as a table"),
       chartTable(measure, points, published)));
