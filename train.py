@@ -12,6 +12,7 @@ from picsnet.config import (
     CLIPRunConfig,
     DiffusionRunConfig,
     EdgeRunConfig,
+    HificRunConfig,
     NTCRunConfig,
     PhotoNTCRunConfig,
     VAERunConfig,
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             train_edge(config)
         elif isinstance(config, NTCRunConfig):
             train_ntc(config)
-        elif isinstance(config, PhotoNTCRunConfig):
+        elif isinstance(config, PhotoNTCRunConfig):  # HiFiC's too
             train_photo_ntc(config)
         elif isinstance(config, VAERunConfig):
             train_vae(config)
@@ -141,14 +142,16 @@ def train_ntc(config: NTCRunConfig) -> None:
 
 
 def train_photo_ntc(config: PhotoNTCRunConfig) -> None:
-    """Train a baseline on packed photographs."""
+    """Train a baseline on packed photographs: a network of CompressAI's zoo, or HiFiC."""
     from picsnet.training.callbacks import MapPanel, RateDistortionPoints, Throughput
+    from picsnet.training.hific import HificModule
     from picsnet.training.photo import PhotoNTCModule
     from picsnet.training.run import fit, run_folder
 
+    module = HificModule(config) if isinstance(config, HificRunConfig) else PhotoNTCModule(config)
     panel = MapPanel(run_folder(config))
     callbacks = [Throughput(config.data.batch_size), panel, RateDistortionPoints()]
-    last = fit(config, PhotoNTCModule(config), _photos(config), callbacks)
+    last = fit(config, module, _photos(config), callbacks)
     print(f"trained: {last}")
 
 

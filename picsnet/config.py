@@ -184,6 +184,31 @@ class PhotoNTCRunConfig(RunConfig):
 
 
 @dataclass
+class HificLossConfig:
+    """Weights of HiFiC's loss; those of the paper where it has them."""
+
+    target_bpp: float = 0.015
+    lmbda_above: float = 16.0  # of the rate, above the target; the paper has 2 at 0.14 bpp
+    lmbda_below: float = 0.0625  # and below it
+    mse: float = 0.075 / 32  # of 255^2 x MSE
+    perceptual: float = 1.0
+    adversarial: float = 0.15
+    adversarial_after: int = 100_000  # steps
+
+
+@dataclass
+class HificRunConfig(PhotoNTCRunConfig):
+    """Training of HiFiC at a rate; lmbda and distortion are those of the validation alone."""
+
+    task: str = "hific"
+    lmbda: float = 0.01
+    distortion: str = "mse"
+    distortion_warmup: int = 0
+    model: NTCModelConfig = field(default_factory=lambda: NTCModelConfig(architecture="hific"))
+    loss: HificLossConfig = field(default_factory=HificLossConfig)
+
+
+@dataclass
 class VAEModelConfig:
     """Channels of the mini decoder's autoencoder; blocks from the coarsest scale to the finest."""
 
@@ -273,6 +298,7 @@ TASKS: dict[str, type[RunConfig]] = {
     "edge": EdgeRunConfig,
     "sketch-ntc": NTCRunConfig,
     "photo-ntc": PhotoNTCRunConfig,
+    "hific": HificRunConfig,
     "mini-vae": VAERunConfig,
     "mini-clip": CLIPRunConfig,
     "mini-diffusion": DiffusionRunConfig,

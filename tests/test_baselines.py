@@ -15,11 +15,18 @@ from PIL import Image
 from skimage import data
 
 from picsnet.errors import CheckpointError, ConfigError, DataError, ModelError
-from picsnet.evaluation.baselines.illm import IllmPoint
+from picsnet.evaluation.baselines.hific import IllmPoint
 from picsnet.evaluation.baselines.strings import read_strings, write_strings
 from picsnet.evaluation.baselines.zoo import ZooPoint
 from picsnet.evaluation.codecs import make_points
-from picsnet.evaluation.config import ClassicalConfig, IllmConfig, PicsConfig, ZooConfig
+from picsnet.evaluation.config import (
+    ClassicalConfig,
+    HificConfig,
+    IllmConfig,
+    PicsConfig,
+    ZooConfig,
+)
+from picsnet.ntc.hific import HificNTC
 from tests.conftest import REPOSITORY
 from tests.test_training import environment
 
@@ -173,6 +180,41 @@ def test_msillm_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_hific_without_its_library_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "neuralcompression", None)
+    with pytest.raises(ConfigError, match="pip install --no-deps neuralcompression"):
+        HificNTC({})
+
+
+def test_hific_trains_and_codes(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("neuralcompression.models", reason="its old pins are not in the lock")
+    options = "{latent_features: 32, hyper_features: 24, num_residual_blocks: 1}"
+    done = subprocess.run(
+        [
+            *(sys.executable, "train.py", "--config", "hific.yaml"),
+            *(f"data.pack={trained.parents[2] / 'photos.tar'}", f"model.options={options}"),
+            *("trainer.max_steps=4", "trainer.val_every=4", "loss.adversarial_after=2"),
+            *("data.val_count=1", "data.batch_size=1", "data.workers=0", f"output={tmp_path}"),
+            *("logging.wandb=disabled", "trainer.accelerator=cpu", "trainer.precision=32-true"),
+        ],
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    weights = str(tmp_path / "hific" / "checkpoints" / "last.ckpt")
+    (point,) = make_points("HiFiC", HificConfig(weights=[weights]), "cpu")
+    file = point.encode(_photo(150, 70)).data
+    (again,) = make_points("HiFiC", HificConfig(weights=[weights]), "cpu")
+    decoded = again.decode(file).picture
+    assert decoded is not None and decoded.shape == (70, 150, 3) and decoded.std() > 0
+    (wrong,) = make_points("HiFiC", HificConfig(weights=[str(trained)]), "cpu")
+    with pytest.raises(CheckpointError, match="hific run"):
+        wrong.encode(_photo(64, 64))
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -181,6 +223,7 @@ def test_msillm_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
         (ClassicalConfig(codec="WEBP", points=[[5]]), "points"),
         (ZooConfig(), "quality"),
         (IllmConfig(models=[]), "models"),
+        (HificConfig(), "weights"),
         (PicsConfig(ckpt=[]), "ckpt"),
     ],
 )

@@ -19,11 +19,12 @@ from picsnet.decoder.spec import load_spec
 from picsnet.devices import check_device, exact_device
 from picsnet.errors import ConfigError
 from picsnet.evaluation.baselines.classical import ClassicalPicturePoint
-from picsnet.evaluation.baselines.illm import IllmPoint
+from picsnet.evaluation.baselines.hific import HificPoint, IllmPoint
 from picsnet.evaluation.baselines.zoo import ZooPoint
 from picsnet.evaluation.config import (
     ClassicalConfig,
     CodecConfig,
+    HificConfig,
     IllmConfig,
     PicsConfig,
     SketchConfig,
@@ -152,6 +153,8 @@ def make_points(label: str, config: CodecConfig, device: str) -> list[Point]:
         return [
             IllmPoint(label, m, config.repo, device) for m in _some(config.models, label, "models")
         ]
+    if isinstance(config, HificConfig):
+        return [HificPoint(label, w, device) for w in _some(config.weights, label, "weights")]
     return [MeanPoint(label)]
 
 

@@ -151,6 +151,15 @@ class IllmConfig(CodecConfig):
 
 
 @dataclass
+class HificConfig(CodecConfig):
+    """HiFiC as runs here trained it."""
+
+    KIND: ClassVar[str] = "hific"
+    kind: str = KIND
+    weights: list[str] = field(default_factory=list)
+
+
+@dataclass
 class EvaluationConfig:
     """One evaluation; its results go to ``<output>/<name>``."""
 
@@ -169,7 +178,15 @@ class EvaluationConfig:
 
 KINDS: dict[str, Any] = {
     kind.KIND: kind
-    for kind in (PicsConfig, SketchConfig, ClassicalConfig, MeanConfig, ZooConfig, IllmConfig)
+    for kind in (
+        PicsConfig,
+        SketchConfig,
+        ClassicalConfig,
+        MeanConfig,
+        ZooConfig,
+        IllmConfig,
+        HificConfig,
+    )
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from picsnet.config import PhotoNTCRunConfig
 from picsnet.ntc.photo import PhotoNTC
@@ -15,9 +15,10 @@ from picsnet.training.ntc import NTCModule
 class PhotoNTCModule(NTCModule):
     """As `NTCModule`, on (B, 3, H, W) uint8 photographs and with a network of CompressAI's zoo."""
 
-    def __init__(self, config: PhotoNTCRunConfig) -> None:
+    def __init__(self, config: PhotoNTCRunConfig, network: nn.Module | None = None) -> None:
         torch.manual_seed(config.seed)  # initial weights are part of what a seed repeats
-        super().__init__(config, PhotoNTC(config.model.architecture, config.model.options))
+        model = config.model
+        super().__init__(config, network or PhotoNTC(model.architecture, model.options))
 
     def pictures(self, batch: Any) -> Tensor:
         x: Tensor = batch["photo"].float() / 255

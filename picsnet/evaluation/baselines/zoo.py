@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from picsnet.errors import CheckpointError, ModelError
+from picsnet.errors import ModelError
 from picsnet.evaluation.baselines.strings import read_strings, write_strings
+from picsnet.evaluation.baselines.weights import load_averaged
 from picsnet.evaluation.points import Decoded, Encoded, Pixels
-from picsnet.ntc.photo import make
 
 MULTIPLE = 64
 STREAMS = 2
@@ -78,7 +78,11 @@ class ZooPoint:
 
     @functools.cached_property
     def _network(self) -> Any:
-        network = self._pretrained() if self.weights is None else _trained_here(self.weights)
+        network = (
+            self._pretrained()
+            if self.weights is None
+            else load_averaged(self.weights, "ema.module.net.", "photo-ntc")
+        )
         network.update(force=True)
         return network.eval().to(self.device)
 
@@ -103,28 +107,3 @@ class ZooPoint:
                 f"{url}: cannot be fetched ({' '.join(str(error).split())[:100]}); put it into "
                 "$TORCH_HOME/hub/checkpoints, or train one: photo_ntc_cheng2020.yaml"
             ) from None
-
-
-def _trained_here(path: str) -> Any:
-    """The averaged network of a ``photo-ntc`` run.
-
-    Raises:
-        CheckpointError: it is not there, or not such a run's.
-    """
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        model = saved["config"]["model"]
-        network = make(model["architecture"], model["options"])
-        prefix = "ema.module.net."
-        state = {
-            name.removeprefix(prefix): value
-            for name, value in saved["state_dict"].items()
-            if name.startswith(prefix)
-        }
-        network.load_state_dict(state)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path}: is no checkpoint of a photo-ntc run ({type(error).__name__}); name one that "
-            "train.py --config photo_ntc_cheng2020.yaml wrote"
-        ) from None
-    return network

@@ -1,8 +1,10 @@
-"""MS-ILLM of NeuralCompression, through torch.hub.
+"""HiFiC and MS-ILLM by NeuralCompression: one architecture, trained here or through torch.hub.
 
-"Improving Statistical Fidelity for Neural Image Compression with Implicit Local Likelihood Models",
-Muckley et al., 2023 (arXiv 2301.11189). Its code is MIT, **its weights are CC-BY-NC 4.0**. The
-package neuralcompression has to be installed, with its old pins best in an environment of its own.
+"High-Fidelity Generative Image Compression", Mentzer et al., 2020 (arXiv 2006.09965); "Improving
+Statistical Fidelity for Neural Image Compression with Implicit Local Likelihood Models", Muckley
+et al., 2023 (arXiv 2301.11189). The library is MIT, **MS-ILLM's weights are CC-BY-NC 4.0**. For
+its old pins it is installed without its dependencies:
+``pip install --no-deps neuralcompression fvcore iopath portalocker termcolor tabulate lpips``.
 """
 
 from __future__ import annotations
@@ -18,34 +20,18 @@ import torch
 
 from picsnet.errors import ModelError
 from picsnet.evaluation.baselines.strings import read_strings, write_strings
+from picsnet.evaluation.baselines.weights import load_averaged
 from picsnet.evaluation.points import Decoded, Encoded, Pixels
 
 REPOSITORY = "facebookresearch/NeuralCompression"
 STREAMS = 2
 
 
-@dataclass
-class IllmPoint:
-    """One of its models.
+class _HificCodec:
+    """Codes with a ``HiFiCAutoencoder``, which a subclass gives as ``_network``."""
 
-    Attributes:
-        codec: the series that it belongs to.
-        model: its name in the hub, e.g. ``msillm_quality_vlo1`` (0.002 bpp).
-        repo: a local clone with its hubconf.py; None takes the one on GitHub.
-        device: where encoder and generator run; the entropy model stays on the CPU.
-    """
-
-    codec: str
-    model: str
-    repo: str | None
     device: str
-    lmbda: float | None = None
-    suffix: str = ".illm"
-
-    @property
-    def setting(self) -> str:
-        """The model's name."""
-        return self.model
+    _network: Any
 
     @torch.no_grad()
     def encode(self, picture: Pixels) -> Encoded:
@@ -71,6 +57,35 @@ class IllmPoint:
         pixels = (x_hat[0, :, :height, :width] * 255).round().clamp(0, 255).byte().cpu()
         return Decoded(pixels.permute(1, 2, 0).numpy())
 
+    def _ready(self, network: Any) -> Any:
+        network = network.eval().to(self.device)
+        network.update_tensor_devices("compress")  # refreshes the tables, too
+        return network
+
+
+@dataclass
+class IllmPoint(_HificCodec):
+    """One of MS-ILLM's models.
+
+    Attributes:
+        codec: the series that it belongs to.
+        model: its name in the hub, e.g. ``msillm_quality_vlo1`` (0.002 bpp).
+        repo: a local clone with its hubconf.py; None takes the one on GitHub.
+        device: where encoder and generator run; the entropy model stays on the CPU.
+    """
+
+    codec: str
+    model: str
+    repo: str | None
+    device: str
+    lmbda: float | None = None
+    suffix: str = ".illm"
+
+    @property
+    def setting(self) -> str:
+        """The model's name."""
+        return self.model
+
     @functools.cached_property
     def _network(self) -> Any:
         local = self.repo is not None
@@ -91,9 +106,33 @@ class IllmPoint:
                 "install neuralcompression, fetch its weights (CC-BY-NC) into "
                 "$TORCH_HOME/hub/checkpoints and name the clone: repo"
             ) from None
-        network = network.eval().to(self.device)
-        network.update_tensor_devices("compress")
-        return network
+        return self._ready(network)
+
+
+@dataclass
+class HificPoint(_HificCodec):
+    """HiFiC as a run here trained it (``hific.yaml``).
+
+    Attributes:
+        codec: the series that it belongs to.
+        weights: the run's checkpoint.
+        device: where encoder and generator run; the entropy model stays on the CPU.
+    """
+
+    codec: str
+    weights: str
+    device: str
+    lmbda: float | None = None
+    suffix: str = ".hific"
+
+    @property
+    def setting(self) -> str:
+        """The run's name."""
+        return Path(self.weights).parent.parent.name or self.weights
+
+    @functools.cached_property
+    def _network(self) -> Any:
+        return self._ready(load_averaged(self.weights, "ema.module.codec.net.", "hific"))
 
 
 def _only(strings: Any) -> bytes:
