@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import errno
 import json
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +15,22 @@ import pytest
 from PIL import Image
 
 from picsnet.cli import main
-from picsnet.report.loading import load_published
+from picsnet.report import writing
+from picsnet.report.figures import draw_figures
+from picsnet.report.published import load_published, same_dataset
+from picsnet.report.style import styles
 from tests.evaluated import HOSTILE_PROMPT, save_run
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return save_run(tmp_path / "runs" / "small")
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Still figures are the slow part, and most tests are of something else."""
+    monkeypatch.setattr("picsnet.report.page.draw_figures", lambda *_: {})
 
 
 def _report(tmp_path: Path, *arguments: str | Path) -> int:
@@ -29,6 +42,23 @@ def _data(tmp_path: Path) -> dict[str, Any]:
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
     data: dict[str, Any] = json.loads(found)
     return data
+
+
+def _edit_rows(run: Path, change: Callable[[dict[str, str]], None]) -> None:
+    with open(run / "rows.csv", newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    for row in rows:
+        change(row)
+    with open(run / "rows.csv", "w", newline="", encoding="utf-8") as lines:
+        writer = csv.DictWriter(lines, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _edit_summary(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    change(summary)
+    (run / "summary.json").write_text(json.dumps(summary))
 
 
 def test_everything_the_page_names_is_in_the_folder(tmp_path: Path, run: Path) -> None:
@@ -47,34 +77,75 @@ def test_everything_the_page_names_is_in_the_folder(tmp_path: Path, run: Path) -
     text = (folder / "index.html").read_text()
     addresses = re.findall(r"https?://[^\s\"'<]+", text)
     assert set(addresses) <= {"http://www.w3.org/2000/svg"}  # a name, not a fetch
-    assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".svg"}
-    assert (folder / "figures" / "kodak_psnr.png").is_file()
+    assert set(data["figures"]["kodak"]) == {"psnr", "ms_ssim", "sketch_ms_ssim"}
+    for paths in data["figures"]["kodak"].values():
+        assert [Path(path).suffix for path in paths] == [".png", ".svg"]
+        assert all((folder / path).is_file() for path in paths)
 
 
+def test_still_figures_of_the_same_points_are_the_same_files(tmp_path: Path) -> None:
+    value = {"mean": 0.3, "low": 0.2, "high": 0.4}
+    points = [{"codec": "a$b$ <c>", "bpp": {"mean": 0.01}, "measures": {"lpips": value}}]
+    measures = {"lpips": {"label": "LPIPS", "unit": "", "higher_is_better": False}}
+    files = [
+        draw_figures(points, measures, load_published(), "Kodak", tmp_path / name)["lpips"]
+        for name in ("one", "two")
+    ]
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+    svg = files[0][1].read_text()
+    assert "StableCodec, published" in svg and "a$b$ &lt;c&gt;" in svg
+
+
+def test_no_two_of_many_codecs_look_alike() -> None:
+    assert len(set(styles(map(str, range(40))).values())) == 40
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_figures_of_others_are_named_as_theirs(tmp_path: Path, run: Path) -> None:
     _report(tmp_path, run)
     published = _data(tmp_path)["published"]
+    assert len(load_published()) == len(published)
     assert all(point["source"] for point in published)
     paper = [p for p in published if "2307.01944" in p["source"]]
     assert len(paper) == 30
-    pics = {(p["dataset"], p["metric"]): p for p in paper if p["system"] == "PICS (paper)"}
+    pics = {(p["dataset"], p["metric"]): p for p in paper if p["system"] == "PICS (Lei et al.)"}
     assert pics["clic2021", "clip_distance"]["value"] == 0.2119
     assert pics["div2k", "kid"]["bpp"] == 0.0172
-    assert len(load_published()) == len(published)
+    assert {p["system"] for p in published if p["on"] == ["kodak"]} == {"StableCodec"}
+    assert same_dataset("CLIC 2021", "clic2021") and not same_dataset("clic2020", "clic2021")
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_bd_rates_are_there_both_ways(tmp_path: Path, run: Path) -> None:
     _report(tmp_path, run)
-    rates = {(r["measure"], r["codec"], r["anchor"]): r for r in _data(tmp_path)["bd_rates"]}
+    rates = {
+        (r["measure"], r["scale"], r["codec"], r["anchor"]): r for r in _data(tmp_path)["bd_rates"]
+    }
     assert set(rates) == {
-        (measure, codec, anchor)
-        for measure in ("psnr", "ms_ssim")
+        (*measure, codec, anchor)
+        for measure in (("psnr", "values"), ("ms_ssim", "values"), ("ms_ssim", "dB"))
         for codec, anchor in (("PICS", "WebP"), ("WebP", "PICS"))
     }
-    ours, theirs = rates["ms_ssim", "PICS", "WebP"], rates["ms_ssim", "WebP", "PICS"]
-    assert (1 + ours["percent"] / 100) * (1 + theirs["percent"] / 100) == pytest.approx(1, abs=0.02)
+    for scale in ("values", "dB"):
+        ours = rates["ms_ssim", scale, "PICS", "WebP"]["percent"]
+        theirs = rates["ms_ssim", scale, "WebP", "PICS"]["percent"]
+        assert (1 + ours / 100) * (1 + theirs / 100) == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.usefixtures("without_figures")
+def test_without_bjontegaard_one_line_says_so(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "bjontegaard", None)
+    other = save_run(tmp_path / "runs" / "other", dataset="clic2021")
+    assert _report(tmp_path, run, other) == 0
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "bjontegaard is not installed" in line
+    data = _data(tmp_path)
+    assert data["bd_rates"] == [] and data["bd_note"] in line
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_texts_out_of_files_cannot_end_the_script(tmp_path: Path, run: Path) -> None:
     _report(tmp_path, run)
     text = (tmp_path / "report" / "index.html").read_text()
@@ -82,6 +153,7 @@ def test_texts_out_of_files_cannot_end_the_script(tmp_path: Path, run: Path) -> 
     assert {row["prompt"] for row in _data(tmp_path)["rows"] if "prompt" in row} == {HOSTILE_PROMPT}
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_pictures_may_be_fewer_or_lossless(tmp_path: Path, run: Path) -> None:
     assert _report(tmp_path, run, "--pictures", "1", "--lossless") == 0
     data = _data(tmp_path)
@@ -90,20 +162,74 @@ def test_pictures_may_be_fewer_or_lossless(tmp_path: Path, run: Path) -> None:
     assert not list((tmp_path / "report").rglob("*.webp"))
 
 
+@pytest.mark.usefixtures("without_figures")
+def test_pictures_of_one_content_are_one_file(tmp_path: Path, run: Path) -> None:
+    _report(tmp_path, run)
+    (photo, other) = _data(tmp_path)["gallery"]
+    sketches = {item["sketch"] for item in photo["items"] + other["items"] if "sketch" in item}
+    assert len(sketches) == 1  # the small run's sketches are all alike
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_names_of_pictures_stay_in_the_folder_and_in_the_address(tmp_path: Path, run: Path) -> None:
+    (run / "a #1?%41.png").write_bytes((run / "originals" / "kodim01.png").read_bytes())
+    (tmp_path / "runs" / "out.png").write_bytes((run / "originals/more/kodim02.png").read_bytes())
+    names = {"kodim01": "a #1?%41.png", "more/kodim02": "../out.png"}
+    _edit_rows(run, lambda row: row.update(original=names[row["picture"]]))
+    assert _report(tmp_path, run) == 0
+    for photo in _data(tmp_path)["gallery"]:
+        assert re.fullmatch(r"pictures/[\w./-]+\.webp", photo["original"])
+        assert ".." not in photo["original"]
+        assert (tmp_path / "report" / photo["original"]).is_file()
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_runs_on_other_datasets_share_a_report(tmp_path: Path, run: Path) -> None:
     other = save_run(tmp_path / "runs" / "other", dataset="clic2021")
     assert _report(tmp_path, run, other) == 0
     assert _data(tmp_path)["datasets"] == ["kodak", "clic2021"]
 
 
-def test_a_picture_that_is_gone_is_named(
+@pytest.mark.usefixtures("without_figures")
+def test_pictures_that_are_gone_are_named(
     tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     next(run.rglob("decoded.png")).unlink()
+    (run / "originals" / "kodim01.png").write_bytes(b"no picture")
     assert _report(tmp_path, run) == 0
-    assert "decoded.png: is gone" in capsys.readouterr().err
+    lines = capsys.readouterr().err
+    assert "decoded.png: is gone" in lines and "kodim01.png: is no picture" in lines
+    gallery = {photo["picture"]: photo for photo in _data(tmp_path)["gallery"]}
+    assert gallery["kodim01"]["original"] is None and len(gallery["kodim01"]["items"]) == 5
 
 
+@pytest.mark.usefixtures("without_figures")
+def test_many_lines_about_pictures_are_kept_short(
+    tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in run.rglob("decoded*.png"):
+        path.unlink()
+    assert _report(tmp_path, run) == 0
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 6 and "11 more" in lines[-1]
+    assert len(_data(tmp_path)["notes"]) == 16
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_means_that_are_not_finite_are_told_of_and_not_drawn(tmp_path: Path, run: Path) -> None:
+    def change(summary: dict[str, Any]) -> None:
+        measures = summary["points"][0]["measures"]
+        measures["psnr"]["mean"], measures["ms_ssim"]["high"] = float("inf"), float("nan")
+
+    _edit_summary(run, change)
+    assert _report(tmp_path, run) == 0
+    data = _data(tmp_path)
+    measures = data["points"][0]["measures"]
+    assert "psnr" not in measures and measures["ms_ssim"]["low"] is None
+    assert any("psnr of PICS, lambda 0.5" in line for line in data["runs"][0]["warnings"])
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_a_report_is_replaced_and_anything_else_is_not(
     tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,22 +244,64 @@ def test_a_report_is_replaced_and_anything_else_is_not(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("damage", ["absent", "empty", "not json", "twice", "same points"])
+@pytest.mark.usefixtures("without_figures")
+def test_a_full_disk_leaves_the_old_report(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(data: Any) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert _report(tmp_path, run) == 0
+    before = (tmp_path / "report" / "index.html").read_bytes()
+    monkeypatch.setattr(writing, "render", full)
+    assert _report(tmp_path, run) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert (tmp_path / "report" / "index.html").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "runs"]
+
+
+@pytest.mark.parametrize("place", ["runs/small", "runs", "."])
+def test_no_run_is_replaced_by_its_report(
+    tmp_path: Path, run: Path, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / place / "picsnet-report.json").write_text("{}")  # even if it looks like one
+    assert main(["report", str(run), "-o", str(tmp_path / place)]) == 2
+    assert "would be replaced" in capsys.readouterr().err
+    assert (run / "rows.csv").is_file()
+
+
+def _lacking_column(run: Path) -> None:
+    text = (run / "rows.csv").read_text()
+    (run / "rows.csv").write_text(text.replace("setting", "sitting", 1))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "no rows": lambda run: (run / "rows.csv").unlink(),
+    "no JSON": lambda run: (run / "summary.json").write_text("{"),
+    "another JSON": lambda run: (run / "summary.json").write_text("[]"),
+    "no points": lambda run: _edit_summary(run, lambda summary: summary.pop("points")),
+    "no rate": lambda run: _edit_summary(run, lambda summary: summary["points"][0].pop("bpp")),
+    "no column": _lacking_column,
+    "no text": lambda run: (run / "rows.csv").write_bytes(b"\xff\xfe\x00"),
+    "no number": lambda run: _edit_rows(run, lambda row: row.update(bytes="many")),
+    "a file in the way": lambda run: (run.parents[1] / "report").write_text("mine"),
+}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "absent", "twice", "same points"])
 def test_mistakes_are_one_line(
     tmp_path: Path, run: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [run]
     if damage == "absent":
         runs = [tmp_path / "nowhere"]
-    elif damage == "empty":
-        (run / "rows.csv").unlink()
-    elif damage == "not json":
-        (run / "summary.json").write_text("{")
     elif damage == "twice":
         runs = [run, run]
-    else:
+    elif damage == "same points":
         runs = [run, save_run(tmp_path / "runs" / "again")]
+    else:
+        DAMAGES[damage](run)
     assert _report(tmp_path, *runs) in (1, 2)
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("picsnet: error: ")
-    assert not (tmp_path / "report").exists()
+    assert not (tmp_path / "report").is_dir()

@@ -3,5 +3,5 @@
     runs -> rows, summaries -> page data (JSON) -> index.html, pictures/, figures/
 
 The page is one HTML file with its style and script inside, and reads the JSON that is embedded in
-it.
+it. `picsnet.report.figures` draws the same charts as still figures for documents.
 """

@@ -8,6 +8,9 @@ from typing import Any
 from picsnet.metrics import bd_rate, ms_ssim_db, upper_hull
 
 FEWEST_POINTS = 2
+_NEARLY_ONE = 1 - 1e-9  # so that identical pictures have decibels too
+
+Curve = tuple[list[float], list[float]]
 
 
 def bd_rates(
@@ -16,55 +19,61 @@ def bd_rates(
     """BD-rate of each codec against each other by each measure that both have.
 
     Of every codec the upper hull is compared: at every rate its best setting. MS-SSIM is compared
-    in decibels, as is usual. Measures of which less is better are turned round.
+    on its values and in decibels; the two weigh qualities differently. Measures of which less is
+    better are turned round. Codecs with fewer than two settings have no curve and no entry.
 
     Args:
         points: of one dataset, as in ``summary.json``.
         measures: by name, as there.
 
     Returns:
-        ``measure``, ``anchor``, ``codec``, ``percent`` (None where there is none), ``overlap``
-        (0..1), ``reason``.
+        ``measure``, ``scale`` ("values" or "dB"), ``anchor``, ``codec``, ``percent`` (None where
+        there is none), ``overlap`` (0..1), ``reason``.
 
     Raises:
         ImportError: the library ``bjontegaard`` is not installed.
     """
     codecs = list(dict.fromkeys(point["codec"] for point in points))
-    curves: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
+    found = []
     for name, measure in measures.items():
-        for codec in codecs:
-            own = [p for p in points if p["codec"] == codec and name in p["measures"]]
-            if len(own) >= FEWEST_POINTS:
-                curves[name, codec] = _curve(own, name, measure["higher_is_better"])
+        for scale in ("values", "dB") if name.endswith("ms_ssim") else ("values",):
+            curves = {
+                codec: _curve(own, name, measure["higher_is_better"], scale)
+                for codec in codecs
+                if len(own := _with_measure(points, codec, name)) >= FEWEST_POINTS
+            }
+            found += [
+                {"measure": name, "scale": scale, **_compared(anchor, codec, curves)}
+                for anchor in curves
+                for codec in curves
+                if anchor != codec
+            ]
+    return found
+
+
+def _with_measure(points: Sequence[dict[str, Any]], codec: str, name: str) -> list[dict[str, Any]]:
     return [
-        _compared(name, anchor, codec, curves)
-        for name in measures
-        for anchor in codecs
-        for codec in codecs
-        if anchor != codec and (name, anchor) in curves and (name, codec) in curves
+        point
+        for point in points
+        if point["codec"] == codec and name in point["measures"] and point["bpp"]["mean"] > 0
     ]
 
 
 def _curve(
-    points: Sequence[dict[str, Any]], name: str, higher_is_better: bool
-) -> tuple[list[float], list[float]]:
+    points: Sequence[dict[str, Any]], name: str, higher_is_better: bool, scale: str
+) -> Curve:
     rates = [point["bpp"]["mean"] for point in points]
     values = [point["measures"][name]["mean"] for point in points]
     quality = values if higher_is_better else [-value for value in values]
     hull = upper_hull(rates, quality)
-    shown = [ms_ssim_db(min(q, 1 - 1e-9)) if name.endswith("ms_ssim") else q for q in quality]
-    return [rates[i] for i in hull], [shown[i] for i in hull]
+    if scale == "dB":
+        quality = [ms_ssim_db(min(value, _NEARLY_ONE)) for value in quality]
+    return [rates[i] for i in hull], [quality[i] for i in hull]
 
 
-def _compared(
-    name: str,
-    anchor: str,
-    codec: str,
-    curves: dict[tuple[str, str], tuple[list[float], list[float]]],
-) -> dict[str, Any]:
-    result = bd_rate(*curves[name, anchor], *curves[name, codec])
+def _compared(anchor: str, codec: str, curves: dict[str, Curve]) -> dict[str, Any]:
+    result = bd_rate(*curves[anchor], *curves[codec])
     return {
-        "measure": name,
         "anchor": anchor,
         "codec": codec,
         "percent": result.percent,

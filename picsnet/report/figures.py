@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from picsnet.evaluation.jobs import slug
 from picsnet.files import atomic_write
-from picsnet.report.loading import Published
+from picsnet.report.published import Published, same_dataset
+from picsnet.report.style import Style, hollow_shapes, styles, visible
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-COLOURS: tuple[str, ...] = (
-    "#000000",
-    "#D55E00",
-    "#0072B2",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#777777",
-)
-COLOURS += ("#b58900", "#6a51a3")
-MARKERS = "osD^vPX*"
+_MARKERS = {"circle": "o", "square": "s", "diamond": "D", "up": "^", "down": "v", "cross": "x"}
 
 
 def draw_figures(
     points: Sequence[dict[str, Any]],
-    measures: dict[str, dict[str, Any]],
+    measures: Mapping[str, dict[str, Any]],
     published: Sequence[Published],
     dataset: str,
     folder: Path,
-) -> list[Path]:
+    series: Mapping[str, Style] | None = None,
+) -> dict[str, list[Path]]:
     """PNG and SVG of rate against each measure on one dataset.
 
     Args:
@@ -39,40 +30,37 @@ def draw_figures(
         published: points of others; those on the dataset are drawn, hollow.
         dataset: its name.
         folder: to write to.
+        series: of each codec; by default those of the codecs of these points.
 
     Returns:
-        The files, ``DATASET_MEASURE.png`` and ``.svg``.
+        The files ``DATASET_MEASURE.png`` and ``.svg`` of each measure.
     """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    files = []
+    series = series or styles(point["codec"] for point in points)
+    shapes = hollow_shapes(point.system for point in published)
+    files = {}
     for name, measure in measures.items():
-        others = [p for p in published if p.dataset == dataset and p.metric == name]
+        others = [p for p in published if same_dataset(p.dataset, dataset) and p.metric == name]
         figure = Figure(figsize=(7.5, 4.6), layout="constrained")
         axes = figure.add_subplot()
-        _draw(axes, points, name, others)
-        unit = f" ({measure['unit']})" if measure["unit"] else ""
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_xlabel("rate (bits per pixel, whole files)")
-        better = "higher is better" if measure["higher_is_better"] else "lower is better"
-        axes.set_ylabel(f"{measure['label']}{unit}, {better}")
-        axes.set_title(dataset, loc="left")
-        axes.grid(alpha=0.3, which="both", linewidth=0.5)
-        axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        for suffix in (".png", ".svg"):
-            path = folder / f"{dataset}_{name}{suffix}"
-            with atomic_write(path) as part:
-                figure.savefig(part, dpi=130)
-            files.append(path)
+        _draw_codecs(axes, points, name, series)
+        _draw_published(axes, others, shapes)
+        _dress(axes, measure, dataset)
+        files[name] = [folder / f"{slug(dataset)}_{slug(name)}{end}" for end in (".png", ".svg")]
+        for path in files[name]:
+            # Without dates and random identifiers the same figures are the same files.
+            dateless = {"Date": None} if path.suffix == ".svg" else None
+            with rc_context({"svg.hashsalt": "picsnet"}), atomic_write(path) as part:
+                figure.savefig(part, dpi=130, metadata=dateless)
     return files
 
 
-def _draw(
-    axes: Any, points: Sequence[dict[str, Any]], name: str, published: Sequence[Published]
+def _draw_codecs(
+    axes: Any, points: Sequence[dict[str, Any]], name: str, series: Mapping[str, Style]
 ) -> None:
-    codecs = list(dict.fromkeys(point["codec"] for point in points))
-    for i, codec in enumerate(codecs):
+    for codec, style in series.items():
         own = [p for p in points if p["codec"] == codec and name in p["measures"]]
         own.sort(key=lambda point: point["bpp"]["mean"])
         if not own:
@@ -84,21 +72,42 @@ def _draw(
             [point["bpp"]["mean"] for point in own],
             [v["mean"] for v in values],
             yerr=[low, high],
-            label=codec,
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
+            label=visible(codec),
+            color=style.colour,
+            marker=_MARKERS[style.shape],
             markersize=4.5,
+            linestyle="--" if style.dashed else "-",
             linewidth=1.4,
             elinewidth=0.5,
         )
-    for i, system in enumerate(dict.fromkeys(point.system for point in published)):
-        own_points = [point for point in published if point.system == system]
+
+
+def _draw_published(axes: Any, published: Sequence[Published], shapes: Mapping[str, str]) -> None:
+    for system in dict.fromkeys(point.system for point in published):
+        own = [point for point in published if point.system == system]
         axes.plot(
-            [point.bpp for point in own_points],
-            [point.value for point in own_points],
-            label=f"{system}, published",
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
+            [point.bpp for point in own],
+            [point.value for point in own],
+            label=visible(f"{system}, published"),
+            color="#555555",
+            marker=_MARKERS[shapes[system]],
+            markersize=7,
             markerfacecolor="none",
             linestyle="none",
         )
+
+
+def _dress(axes: Any, measure: Mapping[str, Any], dataset: str) -> None:
+    unit = f" ({measure['unit']})" if measure["unit"] else ""
+    better = "higher is better" if measure["higher_is_better"] else "lower is better"
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("rate (bits per pixel, whole files)")
+    axes.set_ylabel(f"{measure['label']}{unit}, {better}", parse_math=False)
+    axes.set_title(visible(dataset), loc="left", parse_math=False)
+    axes.grid(alpha=0.3, which="both", linewidth=0.5)
+    legend = axes.legend(
+        fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a dollar in a codec's name is a dollar

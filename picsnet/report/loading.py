@@ -1,12 +1,13 @@
-"""Runs as `picsnet evaluate` leaves them, and figures that others published."""
+"""Runs as `picsnet evaluate` leaves them."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class Run:
     Attributes:
         name: by which it is told from others.
         folder: where its files are; paths in rows are relative to it.
-        summary: ``summary.json``.
+        summary: ``summary.json``; measures without a finite mean are taken out of its points.
         rows: ``rows.csv``, a mapping a line: text, numbers, or None where a cell is empty.
     """
 
@@ -33,27 +34,7 @@ class Run:
     rows: list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Published:
-    """A point that somebody else published.
-
-    Attributes:
-        dataset, system: of whom on what.
-        bpp: bits per pixel.
-        metric: as `picsnet.evaluation.measures` calls it.
-        value: of the measure.
-        source: where it was read.
-    """
-
-    dataset: str
-    system: str
-    bpp: float
-    metric: str
-    value: float
-    source: str
-
-
-def load_runs(folders: list[Path]) -> list[Run]:
+def load_runs(folders: Sequence[Path]) -> list[Run]:
     """Runs by their folders; those of one name are told apart by their folders' names.
 
     Raises:
@@ -79,15 +60,73 @@ def _load(folder: Path) -> Run:
                 f"{folder}: holds no {name}, so it is no finished evaluation; make one: picsnet "
                 "evaluate --config NAME"
             )
+    name = SUMMARY
     try:
-        summary = json.loads(read_file(folder / SUMMARY))
-        with open(folder / ROWS, newline="", encoding="utf-8") as lines:
-            rows = [_typed(line) for line in csv.DictReader(lines)]
+        summary = _checked(json.loads(read_file(folder / SUMMARY), parse_constant=lambda _: None))
+        name = ROWS
+        lines = csv.DictReader(StringIO(read_file(folder / ROWS).decode(), newline=""))
+        rows = [_typed(line) for line in lines]
         return Run(str(summary["name"]), folder, summary, rows)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise DataError(
-            f"{folder}: its rows or summary are damaged ({error}); run picsnet evaluate again"
+            f"{folder / name}: is damaged ({what}); run picsnet evaluate again"
         ) from None
+
+
+def _checked(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary, with all that is read of it there, and numbers that can be drawn."""
+    lost: list[str] = []
+    points = [_checked_point(point, summary["measures"], lost) for point in summary["points"]]
+    for measure in summary["measures"].values():
+        _need(measure, "label", "unit", "higher_is_better")
+    _need(summary["dataset"], "name", "pictures", "resize")
+    for failure in summary["failures"]:
+        _need(failure, "picture", "codec", "setting", "reason")
+    return {
+        "name": summary["name"],
+        "dataset": summary["dataset"],
+        "left_out": dict(summary["left_out"]),
+        "warnings": [*summary["warnings"], *lost],
+        "failures": summary["failures"],
+        "measures": summary["measures"],
+        "points": points,
+    }
+
+
+def _checked_point(
+    point: dict[str, Any], measures: dict[str, Any], lost: list[str]
+) -> dict[str, Any]:
+    _need(point, "codec", "setting", "pictures", "encode_seconds", "decode_seconds")
+    kept = {}
+    for name, value in point["measures"].items():
+        _need(measures, name)
+        if value["mean"] is None:
+            # PSNR of pictures that came back exactly, for one.
+            lost.append(f"{name} of {point['codec']}, {point['setting']}: has no finite mean")
+        else:
+            kept[name] = _interval(value)
+    return {
+        **point,
+        "bytes": float(point["bytes"]),
+        "bpp": _interval(point["bpp"]),
+        "measures": kept,
+    }
+
+
+def _interval(value: dict[str, Any]) -> dict[str, float | None]:
+    low, high = value["low"], value["high"]
+    none = low is None or high is None
+    return {
+        "mean": float(value["mean"]),
+        "low": None if none else float(low),
+        "high": None if none else float(high),
+    }
+
+
+def _need(mapping: dict[str, Any], *keys: str) -> None:
+    for key in keys:
+        mapping[key]
 
 
 _TEXT = frozenset(
@@ -96,6 +135,7 @@ _TEXT = frozenset(
         *("original", "file", "decoded", "sketch", "decoded_sketch"),
     )
 )
+_ALWAYS = ("dataset", "picture", "width", "height", "codec", "setting", "bytes", "bpp", "original")
 
 
 def _typed(line: dict[str, str]) -> dict[str, Any]:
@@ -105,6 +145,9 @@ def _typed(line: dict[str, str]) -> dict[str, Any]:
             row[key] = None
         else:
             row[key] = cell if key in _TEXT else _number(cell)
+    for key in _ALWAYS:
+        if row[key] is None:
+            raise ValueError(f"a line has no {key}")
     return row
 
 
@@ -122,19 +165,3 @@ def layers_of(row: dict[str, Any]) -> dict[str, int]:
         for key, value in row.items()
         if key.startswith(LAYER_PREFIX) and value is not None
     }
-
-
-def load_published() -> list[Published]:
-    """All published points that come with picsnet."""
-    text = (resources.files("picsnet.report") / "published.csv").read_text(encoding="utf-8")
-    return [
-        Published(
-            line["dataset"],
-            line["system"],
-            float(line["bpp"]),
-            line["metric"],
-            float(line["value"]),
-            line["source"],
-        )
-        for line in csv.DictReader(text.splitlines())
-    ]
