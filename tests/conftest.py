@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# For processes that tests start; two of pytest's share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 
