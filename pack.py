@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from picsnet.errors import PicsnetError
+from picsnet.terminal import print_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     except PicsnetError as error:
         if args.debug:
             raise
-        print(f"picsnet: error: {error}", file=sys.stderr)
+        print_error(error)
         return error.exit_status
     print(f"{args.output}: {count} photographs, {size / 2**20:.1f} MiB")
     return 0

@@ -19,6 +19,7 @@ from picsnet.config import (
     load_config,
 )
 from picsnet.errors import DataError, PicsnetError
+from picsnet.terminal import print_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     except PicsnetError as error:
         if args.debug:
             raise
-        print(f"picsnet: error: {error}", file=sys.stderr)
+        print_error(error)
         return error.exit_status
     return 0
 
@@ -100,11 +101,11 @@ def train_ntc(config: NTCRunConfig) -> None:
     from picsnet.checkpoints import load_weights
     from picsnet.sketch import extract_folder
     from picsnet.training.callbacks import MapPanel, RateDistortionPoints, Throughput
-    from picsnet.training.ntc import NTCModule
+    from picsnet.training.ntc import NTCModule, RangeNTCModule
     from picsnet.training.run import fit, resume_point, run_folder
 
     data = config.data
-    module = NTCModule(config)
+    module = RangeNTCModule(config) if config.lmbdas else NTCModule(config)
     if config.init_from and resume_point(config) is None:
         load_weights(module.network, config.init_from)
         if config.init_gain != 1:

@@ -20,10 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("report", type=Path, help="sketch_rd.json")
     report = json.loads(parser.parse_args(arguments).report.read_text(encoding="utf-8"))
     points = {point["point"].removeprefix("picsnet "): point for point in report["points"]}
-    for name, card in shipped.cards().items():
+    for name in shipped.sketch_models():
         if name not in points:
             continue
         point = points[name]
+        card = json.loads((shipped.FOLDER / name / shipped.CARD).read_text(encoding="utf-8"))
         card["measured"] = {
             "maps": report["settings"]["maps"],
             "pictures": len(report["settings"]["pictures"]),

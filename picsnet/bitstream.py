@@ -113,7 +113,9 @@ class _Layout:
     damage: BitstreamError | None
 
 
-def read(data: bytes, *, name: str = "<bytes>", partial: bool = False) -> PicsFile:
+def read(
+    data: bytes, *, name: str = "<bytes>", partial: bool = False, max_pixels: int | None = None
+) -> PicsFile:
     """Parse and verify a file.
 
     No bytes can follow the last layer: it runs to the end.
@@ -122,12 +124,20 @@ def read(data: bytes, *, name: str = "<bytes>", partial: bool = False) -> PicsFi
         data: the file.
         name: of the file, for messages.
         partial: give the intact layers before a damaged one instead of an error, if there are any.
+        max_pixels: pictures of more are refused. A file of a few bytes may rightly name 8192x8192,
+            which takes a minute and gigabytes to decode: set this where files come from strangers.
 
     Raises:
         NotPicsFileError, UnsupportedVersionError, UnsupportedLayerError, ImageSizeError,
         TruncatedFileError, ChecksumError: as they say.
     """
     layout = _layout(data, name)
+    pixels = layout.width * layout.height
+    if max_pixels is not None and pixels > max_pixels:
+        raise ImageSizeError(
+            f"{name}: is {layout.width}x{layout.height}, {pixels} pixels, and at most {max_pixels} "
+            "are allowed; allow more with --max-pixels"
+        )
     if layout.damage is not None and not (partial and layout.layers):
         raise layout.damage
     text: bytes | None = None

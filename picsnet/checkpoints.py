@@ -26,6 +26,8 @@ from picsnet.entropy import FrequencyTables
 from picsnet.errors import CheckpointError
 from picsnet.files import atomic_write
 from picsnet.ntc import build
+from picsnet.ntc.base import FileNTC
+from picsnet.ntc.context import Levels, SketchContext
 from picsnet.ntc.fixedpoint import ACTIVATION_BITS, WEIGHT_BITS, FixedPointConv2d
 from picsnet.ntc.hyperprior import SketchHyperprior
 from picsnet.ntc.tables import CodingTables, build_tables
@@ -35,7 +37,7 @@ FINGERPRINT_BYTES = 3
 
 # What a receiver computes with: these tensors make the fingerprint.
 _TABLES = "tables."
-_RECEIVER = ("h_s.", "g_s.", _TABLES)
+_RECEIVER = ("h_s.", "g_s.", "context.", "gains.log_inverse.", "gains.offset.", _TABLES)
 
 
 @dataclass(frozen=True)
@@ -51,21 +53,20 @@ class SketchModel:
     """
 
     name: str
-    network: SketchHyperprior
+    network: FileNTC
     tables: CodingTables
     fingerprint: bytes
     card: dict[str, Any]
 
     @property
+    def quality(self) -> int:
+        """The operating point that the card names by its lmbda."""
+        return self.network.quality_of(float(self.card["lmbda"]))
+
+    @property
     def device(self) -> torch.device:
         """Where the network's weights are."""
-        return _device_of(self.network)
-
-
-def shipped_models() -> list[str]:
-    """Names of the sketch models that come with picsnet, by rising lambda."""
-    lambdas = {name: card["lmbda"] for name, card in shipped.cards().items() if "lmbda" in card}
-    return sorted(lambdas, key=lambda name: float(lambdas[name]))
+        return self.network.device
 
 
 def load_model(spec: str | Path, device: str | torch.device = "cpu") -> SketchModel:
@@ -99,7 +100,7 @@ def find_by_fingerprint(fingerprint: bytes, device: str | torch.device = "cpu") 
 
 
 def export(
-    network: SketchHyperprior,
+    network: FileNTC,
     card: dict[str, Any],
     folder: Path,
     tables: dict[str, Tensor] | None = None,
@@ -126,14 +127,10 @@ def export(
     return fingerprint
 
 
-def in_memory_model(network: SketchHyperprior, config: dict[str, Any]) -> SketchModel:
+def in_memory_model(network: FileNTC, config: dict[str, Any]) -> SketchModel:
     """The model that an export of a network in training would give, without writing it."""
     card = card_of(config)
-    return _assemble("the network in training", pack(network), card, _device_of(network))
-
-
-def _device_of(network: torch.nn.Module) -> torch.device:
-    return next(network.parameters()).device
+    return _assemble("the network in training", pack(network), card, network.device)
 
 
 def card_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +139,7 @@ def card_of(config: dict[str, Any]) -> dict[str, Any]:
         "architecture": config["model"]["architecture"],
         "options": config["model"]["options"],
         "lmbda": config["lmbda"],
+        **({"lmbdas": config["lmbdas"]} if config.get("lmbdas") else {}),
         "distortion": config["distortion"],
         "batch_size": config["data"]["batch_size"],
         "crop": config["data"]["crop"],
@@ -158,7 +156,7 @@ def card_of(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def table_tensors(network: SketchHyperprior) -> dict[str, Tensor]:
+def table_tensors(network: FileNTC) -> dict[str, Tensor]:
     """Freshly built coding tables as tensors, under ``tables.``."""
     return {
         f"{_TABLES}{part}.{field}": torch.from_numpy(np.ascontiguousarray(array))
@@ -167,7 +165,7 @@ def table_tensors(network: SketchHyperprior) -> dict[str, Tensor]:
     }
 
 
-def pack(network: SketchHyperprior, tables: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+def pack(network: FileNTC, tables: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """A network as the tensors that are stored: half floats, integers, tables.
 
     Args:
@@ -179,6 +177,11 @@ def pack(network: SketchHyperprior, tables: dict[str, Tensor] | None = None) -> 
         for name, layer in network.named_modules()
         if isinstance(layer, FixedPointConv2d)
     }
+    levels = {
+        name: layer
+        for name, layer in network.named_modules()
+        if isinstance(layer, Levels) and layer.bits is not None
+    }
     tensors: dict[str, Tensor] = {}
     for key, value in network.state_dict().items():
         owner, _, kind = key.rpartition(".")
@@ -186,6 +189,9 @@ def pack(network: SketchHyperprior, tables: dict[str, Tensor] | None = None) -> 
         if owner in exact and kind == "weight":
             grid = exact[owner].grid_weight().detach().cpu() * 2.0**WEIGHT_BITS
             tensors[key] = grid.round().to(torch.int16)
+        elif owner in levels:
+            grid = levels[owner].grid().detach().cpu() * 2.0 ** (WEIGHT_BITS + ACTIVATION_BITS)
+            tensors[key] = grid.round().to(torch.int32)
         elif owner in exact and kind == "bias":
             grid = exact[owner].grid_bias().detach().cpu() * 2.0 ** (WEIGHT_BITS + ACTIVATION_BITS)
             tensors[key] = grid.round().to(torch.int32)
@@ -210,7 +216,7 @@ def fingerprint_of(tensors: dict[str, Tensor]) -> bytes:
     return digest.digest()[:FINGERPRINT_BYTES]
 
 
-def _unpacked_state(network: SketchHyperprior, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unpacked_state(network: FileNTC, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     state = {}
     for key, value in tensors.items():
         if key.startswith(_TABLES):
@@ -228,7 +234,7 @@ def _unpacked_state(network: SketchHyperprior, tensors: dict[str, Tensor]) -> di
     return state
 
 
-def _is_parameter(network: SketchHyperprior, key: str) -> bool:
+def _is_parameter(network: FileNTC, key: str) -> bool:
     return any(name == key for name, _ in network.named_parameters())
 
 
@@ -237,7 +243,7 @@ def _assemble(
 ) -> SketchModel:
     architecture = card.get("architecture")
     network = build(str(architecture), card.get("options") or {})
-    if not isinstance(network, SketchHyperprior):
+    if not isinstance(network, FileNTC):
         raise CheckpointError(
             f"{name}: architecture {architecture} has a floating-point entropy model, so its files "
             "would decode on this machine only; picsnet writes none with it"
@@ -271,10 +277,10 @@ def _assemble(
 
 def _from_export(folder: Path, spec: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        card = json.loads((folder / CARD).read_text())
-        tensors = load_file(folder / WEIGHTS)
+        card, source = shipped.read_card(folder)
+        tensors = load_file(source / WEIGHTS)
     except FileNotFoundError:
-        known = ", ".join(shipped_models()) or "none"
+        known = ", ".join(shipped.sketch_models()) or "none"
         raise CheckpointError(
             f"{spec}: no such model; give a .ckpt, an exported folder, or a shipped name: {known}"
         ) from None
@@ -282,7 +288,7 @@ def _from_export(folder: Path, spec: str) -> tuple[dict[str, Tensor], dict[str, 
         raise CheckpointError(
             f"{folder}: damaged model ({error}); fetch or export it again"
         ) from None
-    if not isinstance(card, dict) or "lmbda" not in card:
+    if "lmbda" not in card:
         raise CheckpointError(f"{folder / CARD}: not a picsnet model card; export the model again")
     if fingerprint_of(tensors).hex() != card.get("fingerprint"):
         raise CheckpointError(
@@ -293,7 +299,7 @@ def _from_export(folder: Path, spec: str) -> tuple[dict[str, Tensor], dict[str, 
 
 def _from_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     network, card, tables = load_lightning(path)
-    if not isinstance(network, SketchHyperprior):
+    if not isinstance(network, FileNTC):
         raise CheckpointError(
             f"{path}: architecture {card['architecture']} has a floating-point entropy model, so "
             "its files would decode on this machine only; picsnet writes none with it"
@@ -362,13 +368,17 @@ def load_weights(network: torch.nn.Module, spec: str | Path) -> None:
     path = Path(spec)
     if path.suffix == ".ckpt":
         source, card, _ = load_lightning(path)
-        state = source.state_dict()
     else:
         model = load_model(spec)
-        state, card = model.network.state_dict(), model.card
+        source, card = model.network, model.card
     try:
-        network.load_state_dict(state, strict=True)
-    except RuntimeError as error:
+        if isinstance(network, SketchContext) and isinstance(
+            source, SketchHyperprior | SketchContext
+        ):
+            network.start_from(source)
+        else:
+            network.load_state_dict(source.state_dict(), strict=True)
+    except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise CheckpointError(
             f"init_from {spec}: is a {card['architecture']} with options {card['options']}, which "

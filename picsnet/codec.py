@@ -1,13 +1,14 @@
 """The sketch codec: a map to the bytes of a .pics file, and back.
 
     map -> pad -> g_a -> y, z -> symbols -> one entropy-coded stream -> container
-    container -> stream -> z -> h_s (exact) -> tables, means -> y -> g_s -> crop -> map
+    container -> stream -> symbols (tables: the network's exact half) -> y_hat -> g_s -> crop -> map
 
 What decodes a file is the file and the model; nothing else is passed along.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,14 +18,25 @@ from torch import Tensor
 
 from picsnet.bitstream import PicsFile, SketchLayer, read, write
 from picsnet.checkpoints import SketchModel, find_by_fingerprint, load_model
-from picsnet.entropy import FrequencyTables, InvalidStreamError, StreamDecoder, StreamEncoder
+from picsnet.entropy import (
+    PRECISION,
+    FrequencyTables,
+    InvalidStreamError,
+    StreamDecoder,
+    StreamEncoder,
+    Table,
+    quantise_pmf,
+)
 from picsnet.errors import (
     CheckpointError,
     CorruptStreamError,
     FingerprintError,
     UnsupportedLayerError,
+    UsageError,
 )
-from picsnet.ntc.hyperprior import Symbols
+from picsnet.ntc.base import Latents, NTCOutput, Part
+from picsnet.ntc.context import SketchContext
+from picsnet.refining import check_effort, refine
 
 Map = NDArray[np.uint8]
 
@@ -34,16 +46,23 @@ class SketchCodec:
 
     Args:
         model: network, tables and fingerprint, as `picsnet.checkpoints.load_model` gives them.
+        quality: what is encoded at: 0 is the network's lowest lambda, 1 the next, and so on; what
+            lies between is rounded to eighths. None is the model's own. Files say at which quality
+            they were written, so decoding does not depend on it.
+        effort: 0 (none) to 9: how long the sender looks for better latents for each picture
+            (`picsnet.refining`).
+
+    Raises:
+        UsageError: the model has no such quality, or cannot be made any effort with.
     """
 
-    def __init__(self, model: SketchModel) -> None:
+    def __init__(self, model: SketchModel, quality: float | None = None, effort: int = 0) -> None:
         self.model = model
-        tables = model.tables
-        lows = torch.from_numpy(tables.z.offsets.astype(np.int64))
-        lengths = torch.from_numpy(tables.z.lengths.astype(np.int64))
-        self._z_range = (lows, lows + lengths - 1)
-        # Latent tables are symmetric about zero.
-        self._y_range = torch.from_numpy(-tables.y.offsets.astype(np.int64))
+        self.point = model.quality if quality is None else _point(model, quality)
+        self.effort = effort
+        if effort:
+            check_effort(effort, model.network, model.name)
+        self._limits = model.tables.limits()
 
     def encode_map(self, sketch: Map) -> bytes:
         """A whole .pics file that holds one map.
@@ -73,18 +92,39 @@ class SketchCodec:
         """Entropy-coded payloads of maps of one size, without a container."""
         if len({sketch.shape for sketch in sketches}) != 1:
             raise ValueError("maps of one batch must have one size")
-        symbols = self.analyse(sketches)
+        parts = self.analyse(sketches)
         return [
             # An all-black map is the empty stream: no symbol of it is worth a byte.
-            b"" if not sketch.any() else encode_symbols(_one(symbols, i), self.model)
+            b"" if not sketch.any() else encode_parts(parts, i, self.point, self.model)
             for i, sketch in enumerate(sketches)
         ]
 
-    def analyse(self, sketches: Sequence[Map]) -> Symbols:
-        """Symbols of maps of one size, as one batch."""
+    def analyse(self, sketches: Sequence[Map]) -> list[Part]:
+        """Symbols of maps of one size, as one batch, in the stream's order."""
         x = torch.from_numpy(np.stack(sketches)).to(self.model.device)
         x = _padded(x[:, None].float() / 255, self.model.network.MULTIPLE)
-        return self.model.network.analyse(x, self._z_range, self._y_range)
+        if self.effort:
+            network = self.model.network
+            assert isinstance(network, SketchContext)  # `check_effort` saw to it
+            height, width = sketches[0].shape
+            found = [
+                refine(network, one[None], (height, width), self.point, self.effort) for one in x
+            ]
+            y, z = (torch.cat([getattr(one, part) for one in found]) for part in ("y", "z"))
+            return network.symbols(y, z, self._limits, self._points(x))
+        return self.model.network.analyse(x, self._limits, self._points(x))
+
+    @torch.no_grad()
+    def predicted_bits(self, sketch: Map) -> float:
+        """Bits that the network's likelihoods give a map's symbols, without coding them."""
+        x = torch.from_numpy(sketch.astype(np.float32) / 255)[None, None].to(self.model.device)
+        x = _padded(x, self.model.network.MULTIPLE)
+        output: NTCOutput = self.model.network(x, self._points(x))
+        likelihoods = output.likelihoods.values()
+        return -sum(float(values.double().log2().sum()) for values in likelihoods)
+
+    def _points(self, x: Tensor) -> Tensor:
+        return torch.full((len(x),), self.point, device=x.device)
 
     def decode_map(self, data: bytes, name: str = "<bytes>") -> Map:
         """The map in a file.
@@ -117,15 +157,28 @@ class SketchCodec:
         multiple = self.model.network.MULTIPLE
         size = (-(-height // multiple), -(-width // multiple))
         try:
-            means, y = decode_symbols(stream, size, self.model)
+            latents = decode_latents(stream, size, self.model)
         except InvalidStreamError:
             raise CorruptStreamError(
                 f"{name}: its sketch is damaged though its checksum holds; get the file again"
             ) from None
-        x_hat = self.model.network.synthesise(y, means)[0, 0, :height, :width]
+        x_hat = self.model.network.synthesise(latents)[0, 0, :height, :width]
         # Cut to bytes as `numpy.rint` would: half to even.
         result: Map = (x_hat * 255).round().to(torch.uint8).cpu().numpy()
         return result
+
+
+def _point(model: SketchModel, quality: float) -> int:
+    network = model.network
+    if network.qualities == 1:
+        raise UsageError(f"--quality {quality:g}: {model.name} has one quality; leave it out")
+    point = round(quality * network.QUALITY_STEPS)
+    last = network.qualities - 1
+    if not 0 <= point <= last:
+        raise UsageError(
+            f"--quality {quality:g}: must be 0 to {last / network.QUALITY_STEPS:g} for {model.name}"
+        )
+    return point
 
 
 class SketchCodecs:
@@ -180,66 +233,54 @@ def _padded(x: Tensor, multiple: int) -> Tensor:
     return torch.nn.functional.pad(x, (0, right, 0, bottom))
 
 
-def _one(symbols: Symbols, index: int) -> Symbols:
-    return Symbols(*(part[index] for part in symbols))
-
-
-def encode_symbols(symbols: Symbols, model: SketchModel) -> bytes:
-    """One picture's symbols as one stream: hyper-latents first, then latents.
-
-    Args:
-        symbols: without a batch dimension: z (N, hz, wz), y and indexes (M, h, w).
-    """
+def encode_parts(parts: Sequence[Part], index: int, quality: int, model: SketchModel) -> bytes:
+    """One picture of a batch as one stream: its operating point, then its symbols in order."""
     encoder = StreamEncoder()
-    z = symbols.z.cpu().numpy()
-    channels = _channel_indexes(z.shape)
-    encoder.encode(z.ravel(), channels, model.tables.z)
-    encoder.encode(
-        symbols.y.cpu().numpy().ravel(), symbols.indexes.cpu().numpy().ravel(), model.tables.y
-    )
+    points = _quality_table(model)
+    encoder.encode(np.array([quality], dtype=np.int32), _FIRST, points)
+    for part in parts:
+        encoder.encode(*_of_picture(part, index), getattr(model.tables, part.tables))
     return encoder.finish()
 
 
-def decode_symbols(
-    stream: bytes, size: tuple[int, int], model: SketchModel
-) -> tuple[Tensor, Tensor]:
-    """Means and latents of one picture, exact on every machine.
+def decode_latents(stream: bytes, size: tuple[int, int], model: SketchModel) -> Latents:
+    """Latents of one picture, exact on every machine.
 
     Args:
         stream: the payload.
-        size: (h, w) of the latents.
-
-    Returns:
-        means (1, M, h, w) float, on a grid of 1/64, and latents less means (1, M, h, w) int32, both
-        on the model's device.
+        size: (h, w), sides of the padded picture by the network's ``MULTIPLE``.
 
     Raises:
         InvalidStreamError: no encoder writes such a payload.
     """
-    network, device = model.network, model.device
-    h, w = size
     decoder = StreamDecoder(stream)
-    shape = (network.N, -(-h // 4), -(-w // 4))
-    z = decoder.decode(_channel_indexes(shape), model.tables.z).reshape(1, *shape)
-    z_hat = torch.from_numpy(z).to(device)
-    means, indexes = network.entropy_parameters(z_hat, size)
-    y = decoder.decode(indexes.cpu().numpy().ravel(), model.tables.y)
-    return means, torch.from_numpy(y.reshape(1, network.M, h, w)).to(device)
+    quality = int(decoder.decode(_FIRST, _quality_table(model))[0])
+
+    def read(tables: str, indexes: NDArray[np.int32]) -> NDArray[np.int32]:
+        return decoder.decode(indexes, getattr(model.tables, tables))
+
+    return model.network.read(size, quality, read)
 
 
-def _channel_indexes(shape: tuple[int, ...]) -> NDArray[np.int32]:
-    channels, height, width = shape
-    return np.repeat(np.arange(channels, dtype=np.int32), height * width)
-
-
-def stream_bits(symbols: Symbols, model: SketchModel) -> float:
+def stream_bits(parts: Sequence[Part], index: int, model: SketchModel) -> float:
     """Ideal code length of one picture's symbols under the model's tables, in bits."""
-    parts: list[tuple[NDArray[np.int32], NDArray[np.int32], FrequencyTables]] = [
-        (symbols.z.cpu().numpy(), _channel_indexes(tuple(symbols.z.shape)), model.tables.z),
-        (symbols.y.cpu().numpy(), symbols.indexes.cpu().numpy().ravel(), model.tables.y),
-    ]
-    bits = 0.0
-    for values, indexes, tables in parts:
-        frequency = tables.freqs[indexes, values.ravel() - tables.offsets[indexes]]
-        bits += float(np.sum(24 - np.log2(frequency.astype(np.float64))))
+    bits = math.log2(model.network.qualities)
+    for part in parts:
+        values, indexes = _of_picture(part, index)
+        tables: FrequencyTables = getattr(model.tables, part.tables)
+        frequency = tables.freqs[indexes, values - tables.offsets[indexes]]
+        bits += float(np.sum(PRECISION - np.log2(frequency.astype(np.float64))))
     return bits
+
+
+_FIRST = np.zeros(1, dtype=np.int32)
+
+
+def _quality_table(model: SketchModel) -> FrequencyTables:
+    """All operating points alike; where there is only one, it costs nothing."""
+    points = np.ones(model.network.qualities)
+    return FrequencyTables.from_tables([Table(0, quantise_pmf(points))])
+
+
+def _of_picture(part: Part, index: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    return part.symbols[index].cpu().numpy(), part.indexes[index].cpu().numpy()

@@ -34,6 +34,7 @@ class OptimConfig:
     schedule: str = "cosine"  # "cosine" to min_lr_ratio * lr, or "constant"
     min_lr_ratio: float = 0.01
     ema_decay: float = 0.999
+    only: list[str] = field(default_factory=list)  # first words of what is trained; empty: all
 
 
 @dataclass
@@ -120,7 +121,7 @@ class EdgeRunConfig(RunConfig):
 class NTCModelConfig:
     """Architecture by its registered name, and its options."""
 
-    architecture: str = "picsnet-hyperprior"
+    architecture: str = "picsnet-context"
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -149,11 +150,17 @@ class NTCRunConfig(RunConfig):
 
     task: str = "sketch-ntc"
     lmbda: float = "???"  # type: ignore[assignment]
+    lmbdas: list[float] = field(default_factory=list)  # one network for all of these
     distortion: str = "ms-ssim"  # "ms-ssim": 1 - MS-SSIM; "mse": on 0..255, as compressai scales it
     init_gain: float = 1.0  # scales the latents of init_from: below 1, a coarser and cheaper start
     distortion_warmup: int = 1_000  # steps over which MSE gives way to MS-SSIM
     model: NTCModelConfig = field(default_factory=NTCModelConfig)
     data: NTCDataConfig = field(default_factory=NTCDataConfig)
+
+    def __post_init__(self) -> None:
+        if self.model.architecture == "picsnet-context":
+            # The network is told what it is for once, not twice.
+            self.model.options.setdefault("lambdas", list(self.lmbdas) or [self.lmbda])
 
 
 @dataclass
@@ -492,6 +499,15 @@ def _value_problems(config: RunConfig) -> list[str]:
             (
                 config.distortion in ("ms-ssim", "mse"),
                 f"distortion {config.distortion!r}; one of ms-ssim, mse",
+            ),
+            (
+                not config.lmbdas or config.model.architecture == "picsnet-context",
+                f"lmbdas: {config.model.architecture} has one lambda; leave them out, or set "
+                "model.architecture=picsnet-context",
+            ),
+            (
+                list(config.lmbdas) == sorted(set(config.lmbdas)) and min(config.lmbdas or [1]) > 0,
+                f"lmbdas are {list(config.lmbdas)}; they must rise from above 0",
             ),
             (
                 data.crop % 64 == 0 and data.crop >= 64,

@@ -18,6 +18,7 @@ from typing import Any
 from picsnet.decoder.spec import MINI
 from picsnet.errors import PicsnetError
 from picsnet.files import atomic_write
+from picsnet.terminal import print_error
 
 SAMPLES = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         page = run(folder, args.ckpt, args.decoder)
     except PicsnetError as error:
-        print(f"picsnet: error: {error}", file=sys.stderr)
+        print_error(error)
         return error.exit_status
     except subprocess.CalledProcessError as error:
         return int(error.returncode)  # the verb has said why

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from picsnet import checkpoints
 from picsnet.errors import CheckpointError
-from picsnet.ntc.hyperprior import SketchHyperprior
+from picsnet.ntc.base import FileNTC
 from picsnet.shipped import CARD
 from picsnet.sketch import bundled
 
@@ -26,9 +26,9 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> str:
         fingerprint = json.loads((folder / CARD).read_text())["fingerprint"]
         return str(fingerprint)
     trained, card, tables = checkpoints.load_lightning(checkpoint)
-    if not isinstance(trained, SketchHyperprior):
+    if not isinstance(trained, FileNTC):
         raise CheckpointError(
             f"{checkpoint}: architecture {card['architecture']} has a floating-point entropy model "
-            "and is not exported; files are written by picsnet-hyperprior"
+            "and is not exported; files are written by picsnet-context and picsnet-hyperprior"
         )
     return checkpoints.export(trained, card, folder, tables)

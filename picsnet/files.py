@@ -7,6 +7,7 @@ import contextlib
 import errno
 import glob
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,28 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def replace_folder(part: Path, place: Path) -> None:
+    """A folder that was filled beside it into another's place; the old one goes last.
+
+    Args:
+        part: the new folder; it is gone afterwards.
+        place: where it belongs, on the same disk.
+
+    Raises:
+        OSError: it cannot be put there; the old one is there still.
+    """
+    old = part.with_name(f"{part.name}.old")
+    if place.exists():
+        place.rename(old)
+    try:
+        part.rename(place)
+    except OSError:
+        if old.exists():
+            old.rename(place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _why(path: Path, error: OSError) -> str:

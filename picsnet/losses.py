@@ -6,7 +6,6 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
@@ -17,7 +16,7 @@ class RateDistortion(NamedTuple):
     """A loss and its parts, all scalars.
 
     Attributes:
-        loss: lmbda * distortion + bpp, the thing to minimise.
+        loss: lmbda * distortion + bpp, the thing to minimise; means over the batch, all of them.
         distortion: 1 - MS-SSIM, or 255^2 * MSE as compressai scales it (or their blend in warm-up).
         bpp: estimated rate, bits a pixel of the map.
         streams: rate by stream, bits a pixel.
@@ -53,31 +52,45 @@ class RateDistortionLoss(torch.nn.Module):
             raise ValueError(f"unknown distortion {distortion!r}")
         self.lmbda, self.distortion, self.warmup = lmbda, distortion, warmup
 
-    def forward(self, output: NTCOutput, x: Tensor, step: int | None = None) -> RateDistortion:
+    def forward(
+        self,
+        output: NTCOutput,
+        x: Tensor,
+        step: int | None = None,
+        lmbda: Tensor | None = None,
+    ) -> RateDistortion:
         """Loss of a forward pass.
 
         Args:
             output: of the network.
             x: (B, 1, H, W), the maps that went in, 0..1; sides above 160 for MS-SSIM.
             step: batches trained so far, for the warm-up; None means past it.
+            lmbda: (B,), one for each map, in place of the one for all. Maps then count by
+                1 / sqrt(lmbda), since losses grow with lambda and high ones would drown low ones.
         """
-        pixels = x.shape[0] * x.shape[-2] * x.shape[-1]
+        pixels = x.shape[-2] * x.shape[-1]
         streams = {
-            name: likelihoods.float().log().sum() / (-math.log(2) * pixels)
+            name: likelihoods.float().log().flatten(1).sum(1) / (-math.log(2) * pixels)
             for name, likelihoods in output.likelihoods.items()
         }
-        bpp = torch.stack(list(streams.values())).sum()
+        bpp = torch.stack(list(streams.values())).sum(0)
         distortion = self._distortion(output.x_hat.float(), x.float(), step)
-        return RateDistortion(self.lmbda * distortion + bpp, distortion, bpp, streams)
+        if lmbda is None:
+            loss = self.lmbda * distortion + bpp
+        else:
+            loss = (lmbda * distortion + bpp) / lmbda.sqrt()
+        means = {name: rate.mean() for name, rate in streams.items()}
+        return RateDistortion(loss.mean(), distortion.mean(), bpp.mean(), means)
 
     def _distortion(self, x_hat: Tensor, x: Tensor, step: int | None) -> Tensor:
+        error = (x_hat - x).square().flatten(1).mean(1)
         if self.distortion == "mse":
-            return 255**2 * F.mse_loss(x_hat, x)
+            return 255**2 * error
         # MS-SSIM is undefined for negative pixels: outputs are cut off as decoding does.
-        similarity = ms_ssim(x_hat.clamp(0, 1), x, data_range=1.0, size_average=True)
+        similarity = ms_ssim(x_hat.clamp(0, 1), x, data_range=1.0, size_average=False)
+        assert isinstance(similarity, Tensor)
         share = 1.0 if step is None or self.warmup == 0 else min(1.0, step / self.warmup)
         distortion = share * (1 - similarity)
         if share < 1:
-            distortion = distortion + (1 - share) * MSE_WARMUP_WEIGHT * F.mse_loss(x_hat, x)
-        assert isinstance(distortion, Tensor)
+            distortion = distortion + (1 - share) * MSE_WARMUP_WEIGHT * error
         return distortion

@@ -141,6 +141,8 @@ class PICS:
         decoder: DiffusionDecoder,
         *,
         ckpt: str | None = None,
+        quality: float | None = None,
+        effort: int = 0,
         sketcher: str = "bundled",
         mode: str = "pics",
         prompt_from: str | None = None,
@@ -170,6 +172,7 @@ class PICS:
         self.progress = progress
         self.inversion = inversion or InversionConfig()
         self._ckpt, self._sketcher_name = ckpt, sketcher
+        self._quality, self._effort = quality, effort
         self._clip_source = clip or decoder.spec.clip
         self._captioner_source = captioner
 
@@ -180,6 +183,8 @@ class PICS:
         decoder: str | None = None,
         *,
         decoder_settings: Sequence[str] = (),
+        quality: float | None = None,
+        effort: int = 0,
         sketcher: str = "bundled",
         mode: str = "pics",
         prompt_from: str | None = None,
@@ -201,6 +206,7 @@ class PICS:
                 (`picsnet.decoder.spec.load_spec`); None is
                 `picsnet.decoder.choice.default_decoder`.
             decoder_settings: ``key=value``; they are part of the decoder's identity.
+            quality, effort: of the sketch's coding, as `picsnet.codec.SketchCodec` takes them.
             sketcher: as `picsnet.sketch.load_sketcher` takes it.
             mode: "pics" (prompt and sketch) or "pic" (prompt alone).
             prompt_from: "inversion", "caption", "palette" or "none", where no prompt is given; None
@@ -222,6 +228,8 @@ class PICS:
         return cls(
             DiffusionDecoder(spec, device, progress),
             ckpt=ckpt,
+            quality=quality,
+            effort=effort,
             sketcher=sketcher,
             mode=mode,
             prompt_from=prompt_from,
@@ -467,7 +475,8 @@ class PICS:
 
     @functools.cached_property
     def _codec(self) -> SketchCodec:
-        return SketchCodec(load_model(self._ckpt or DEFAULT_CKPT, exact_device(self.device)))
+        model = load_model(self._ckpt or DEFAULT_CKPT, exact_device(self.device))
+        return SketchCodec(model, self._quality, self._effort)
 
     @functools.cached_property
     def _codecs(self) -> SketchCodecs:

@@ -14,11 +14,51 @@ FOLDER = Path(__file__).resolve().parent.parent / "checkpoints"
 """The repository's ``checkpoints``; picsnet is installed from its checkout (``pip install -e``)."""
 
 
+def read_card(folder: Path) -> tuple[dict[str, Any], Path]:
+    """The card of a model's folder, and the folder that has its weights.
+
+    A folder without weights names an operating point of a network that serves several lambdas: its
+    card has ``model``, the name of the folder beside it that has them, and what differs.
+
+    Raises:
+        OSError: there is no card.
+        ValueError: it is no JSON object, or the model that it names is itself such a folder.
+    """
+    card = _object(folder / CARD)
+    if "model" not in card:
+        return card, folder
+    source = folder.parent / str(card["model"])
+    whole = _object(source / CARD)
+    if "model" in whole:
+        raise ValueError(f"{source / CARD}: names another model in its turn")
+    return {**whole, **card}, source
+
+
+def _object(path: Path) -> dict[str, Any]:
+    card = json.loads(path.read_text())
+    if not isinstance(card, dict):
+        raise ValueError(f"{path}: is no JSON object")
+    return card
+
+
 def cards() -> dict[str, dict[str, Any]]:
     """Cards of all models that ship, by name."""
     return {
-        path.parent.name: json.loads(path.read_text()) for path in sorted(FOLDER.glob(f"*/{CARD}"))
+        path.parent.name: read_card(path.parent)[0] for path in sorted(FOLDER.glob(f"*/{CARD}"))
     }
+
+
+def sketch_models() -> list[str]:
+    """Names of the sketch models that ship, by rising lambda.
+
+    A network for several lambdas is named by its operating points.
+    """
+    found = {
+        name: float(card["lmbda"])
+        for name, card in cards().items()
+        if "lmbda" in card and ("lmbdas" not in card or "model" in card)
+    }
+    return sorted(found, key=lambda name: found[name])
 
 
 def decoders() -> list[str]:

@@ -40,7 +40,7 @@ def main(maps: Path, output: Path) -> None:
     overrides = [
         f"data.maps=[{maps}]",
         f"output={output}",
-        "model.options={widths: [8, 8, 8], M: 6, N: 4}",
+        "model.options={widths: [8, 8, 8], M: 8, N: 4, features: 8, width: 8}",
         "distortion=mse",
         "lmbda=0.002",
         "logging.wandb=disabled",

@@ -12,10 +12,18 @@ import pytest
 import torch
 
 from picsnet import shipped
-from picsnet.checkpoints import export, find_by_fingerprint, load_model, load_weights, pack
+from picsnet.checkpoints import (
+    export,
+    find_by_fingerprint,
+    fingerprint_of,
+    load_model,
+    load_weights,
+    pack,
+)
 from picsnet.codec import SketchCodec
-from picsnet.errors import CheckpointError
+from picsnet.errors import CheckpointError, ConfigError
 from picsnet.ntc import build
+from picsnet.ntc.context import Levels, SketchContext
 from picsnet.ntc.hyperprior import SketchHyperprior
 from tests.conftest import drawn_map
 
@@ -76,7 +84,8 @@ def test_weights_alone_make_the_fingerprint_and_any_change_shows(folder: Path) -
 def test_files_name_the_model_that_ships() -> None:
     for name, card in shipped.cards().items():
         if "lmbda" in card:
-            assert find_by_fingerprint(bytes.fromhex(card["fingerprint"])).name == name
+            found = find_by_fingerprint(bytes.fromhex(card["fingerprint"]))
+            assert found.fingerprint == load_model(name).fingerprint
     with pytest.raises(CheckpointError, match="--ckpt CKPT"):
         find_by_fingerprint(b"\0\0\0")
 
@@ -87,6 +96,109 @@ def test_every_card_says_what_it_is() -> None:
         if "lmbda" in card:
             assert {"distortion", "sketcher", "data", "measured"} <= set(card), name
             assert {"bpp", "ms_ssim", "pictures"} <= set(card["measured"]), name
+
+
+RANGE = {
+    "lambdas": [0.25, 0.5, 1.0],
+    "widths": [8, 8, 8],
+    "M": 8,
+    "N": 4,
+    "features": 8,
+    "width": 8,
+}
+
+
+def test_an_operating_point_is_a_card_beside_the_weights(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    card = {"architecture": "picsnet-context", "options": RANGE, "lmbda": 0.5}
+    export(build("picsnet-context", RANGE), card, tmp_path / "whole")
+    for name, lmbda in (("low", 0.25), ("between", 0.7), ("high", 1.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.json").write_text(f'{{"model": "whole", "lmbda": {lmbda}}}')
+    models = {name: load_model(tmp_path / name) for name in ("whole", "low", "between", "high")}
+    assert {name: model.quality for name, model in models.items()} == {
+        "whole": 8,
+        "low": 0,
+        "between": 12,
+        "high": 16,
+    }
+    assert len({model.fingerprint for model in models.values()}) == 1
+    # Any of them decodes what another wrote.
+    data = SketchCodec(models["low"]).encode_map(drawn_map(64, 64, 1))
+    assert SketchCodec(models["high"]).decode_map(data).shape == (64, 64)
+    (tmp_path / "low" / "card.json").write_text('{"model": "high", "lmbda": 1}')
+    with pytest.raises(CheckpointError, match="damaged model"):
+        load_model(tmp_path / "low")
+    (tmp_path / "low" / "card.json").write_text('{"model": "gone", "lmbda": 1}')
+    with pytest.raises(CheckpointError, match="no such model"):
+        load_model(tmp_path / "low")
+
+
+def test_the_range_network_survives_its_export(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build("picsnet-context", RANGE)
+    card = {"architecture": "picsnet-context", "options": RANGE, "lmbda": 0.5}
+    export(network, card, tmp_path / "model")
+    first, again = pack(network), pack(load_model(tmp_path / "model").network)
+    assert first.keys() == again.keys()
+    for key, value in first.items():
+        assert torch.equal(value, again[key]), key
+    receivers = [key for key in first if key.startswith(("context.", "gains.", "g_s."))]
+    assert any("level" in key for key in receivers)
+    for key in (
+        "context.steps.2.level.vectors",
+        "gains.log_inverse.vectors",
+        "gains.offset.vectors",
+    ):
+        changed = {**first, key: first[key] + 1}
+        assert fingerprint_of(changed) != fingerprint_of(first), key
+    sender = {**first, "gains.log_gain.vectors": first["gains.log_gain.vectors"] + 1}
+    assert fingerprint_of(sender) == fingerprint_of(first)
+
+
+def test_a_range_network_starts_from_a_hyperprior(folder: Path) -> None:
+    """What it takes over does what it did, with more blocks as well."""
+    options = {**RANGE, "M": 6, "analysis": [1, 1, 3], "synthesis": [2, 1, 2]}
+    with pytest.raises(ConfigError, match="multiple of 4"):
+        build("picsnet-context", options)
+    source = build("picsnet-hyperprior", {**OPTIONS, "M": 8})
+    export(source, {**CARD, "options": {**OPTIONS, "M": 8}}, folder)
+    started = build("picsnet-context", {**options, "M": 8})
+    load_weights(started, folder)
+    x = torch.rand(1, 1, 32, 48)
+    model = load_model(folder).network
+    with torch.no_grad():
+        assert torch.allclose(started.g_a(x), model.g_a(x), atol=1e-5)
+        y = torch.randn(1, 8, 2, 3)
+        assert torch.allclose(started.g_s(y), model.g_s(y), atol=1e-5)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_weights(build("picsnet-context", {**RANGE, "M": 16}), folder)
+
+
+@pytest.mark.parametrize("lmbda", [0.25, 0.5, 0.7, 4.0])
+def test_a_network_for_one_lambda_starts_from_one_for_a_range(tmp_path: Path, lmbda: float) -> None:
+    """It does what the other does at that lambda, or at the nearest that it has."""
+    torch.manual_seed(0)
+    source = build("picsnet-context", RANGE)
+    assert isinstance(source, SketchContext)
+    with torch.no_grad():
+        for layer in source.modules():
+            if isinstance(layer, Levels):
+                layer.vectors.add_(torch.randn_like(layer.vectors), alpha=0.2)
+    card = {"architecture": "picsnet-context", "options": RANGE, "lmbda": 0.5}
+    export(source, card, tmp_path / "range")
+    one = build("picsnet-context", {**RANGE, "lambdas": [lmbda]}).eval()
+    load_weights(one, tmp_path / "range")
+    trained = load_model(tmp_path / "range").network
+    quality = trained.quality_of(lmbda)
+    x = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        expected, found = trained(x, torch.tensor([quality])), one(x)
+    # 0.7 is no eighth of the way.
+    tolerance = 0.05 if lmbda == 0.7 else 1e-3
+    assert torch.allclose(expected.x_hat, found.x_hat, atol=tolerance)
+    bits = [-sum(float(v.log2().sum()) for v in o.likelihoods.values()) for o in (expected, found)]
+    assert bits[0] == pytest.approx(bits[1], rel=tolerance)
 
 
 def spoil_card(folder: Path) -> None:

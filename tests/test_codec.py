@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picsnet.bitstream import layer_bytes, read
-from picsnet.checkpoints import load_model, shipped_models
+from picsnet.checkpoints import load_model
 from picsnet.codec import SketchCodec, stream_bits
 from picsnet.errors import BitstreamError, FingerprintError
 from picsnet.metrics import map_ms_ssim
-from picsnet.ntc.hyperprior import Symbols
+from picsnet.shipped import sketch_models
 from tests.conftest import drawn_map
 
 
@@ -22,7 +22,7 @@ def codec() -> SketchCodec:
 
 
 def test_shipped_models_are_four_by_rising_lambda() -> None:
-    assert shipped_models() == [f"sketch_ntc_lambda{x}" for x in ("0.25", "0.5", "1.0", "2.0")]
+    assert sketch_models() == [f"sketch_ntc_lambda{x}" for x in ("0.25", "0.5", "1.0", "2.0")]
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 200), (321, 481), (17, 33), (64, 64), (250, 16)])
@@ -45,7 +45,7 @@ def test_decoded_map_resembles_the_original(codec: SketchCodec) -> None:
 def test_higher_lambda_spends_more_and_keeps_more() -> None:
     sketches = [drawn_map(256, 256, seed) for seed in range(6)]
     rates, qualities = [], []
-    for name in shipped_models():
+    for name in sketch_models():
         codec = SketchCodec(load_model(name))
         files = [codec.encode_map(sketch) for sketch in sketches]
         rates.append(sum(map(len, files)))
@@ -78,10 +78,18 @@ def test_container_overhead_is_small(codec: SketchCodec) -> None:
 
 def test_stream_is_as_long_as_the_model_says(codec: SketchCodec) -> None:
     sketch = drawn_map(300, 400, 1)
-    symbols = codec.analyse([sketch])
-    ideal = stream_bits(Symbols(*(part[0] for part in symbols)), codec.model) / 8
+    ideal = stream_bits(codec.analyse([sketch]), 0, codec.model) / 8
     actual = len(codec.encode_streams([sketch])[0])
     assert ideal - 1 < actual <= ideal + 1.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_files_are_as_long_as_training_is_told(codec: SketchCodec, seed: int) -> None:
+    """The rate that the loss is made of is the rate that the file has."""
+    sketch = drawn_map(256, 320, seed, lines=10 + 10 * seed)
+    predicted = codec.predicted_bits(sketch) / 8
+    actual = len(codec.encode_streams([sketch])[0])
+    assert abs(actual - predicted) <= 0.015 * predicted + 4
 
 
 def test_batches_decode_as_single_maps_do(codec: SketchCodec) -> None:

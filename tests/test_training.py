@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +18,15 @@ from torch import Tensor
 
 from picsnet.checkpoints import load_model
 from picsnet.codec import SketchCodec
+from picsnet.config import NTCRunConfig, load_config
 from picsnet.losses import RateDistortionLoss
 from picsnet.ntc import build
 from picsnet.ntc.base import NTCOutput
+from picsnet.training.ntc import NTCModule
 from tests.conftest import REPOSITORY, drawn_map
 
 MINIATURE = [
-    "model.options={widths: [8, 8, 8], M: 6, N: 4}",
+    "model.options={widths: [8, 8, 8], M: 8, N: 4, features: 8, width: 8}",
     "distortion=mse",
     "lmbda=0.002",
     "data.crop=64",
@@ -269,7 +272,7 @@ def test_warm_up_lets_a_black_output_learn() -> None:
     gradients = {}
     for step in (0, None):
         x_hat = torch.full_like(x, -0.01, requires_grad=True)
-        output = NTCOutput(x_hat, {"y": torch.ones(1)})
+        output = NTCOutput(x_hat, {"y": torch.ones(1, 4)})
         RateDistortionLoss(0.5, "ms-ssim", warmup=10)(output, x, step=step).loss.backward()
         assert x_hat.grad is not None
         gradients[step] = x_hat.grad[x > 0.5].abs().mean().item()
@@ -277,9 +280,19 @@ def test_warm_up_lets_a_black_output_learn() -> None:
     assert gradients[None] == 0
 
 
-@pytest.mark.parametrize("name", ["picsnet-hyperprior", "cheng2020-attn-sketch"])
-def test_each_architecture_trains_a_step(name: str) -> None:
-    options = {"widths": [8, 8, 8], "M": 6, "N": 4} if name == "picsnet-hyperprior" else {"N": 8}
+SMALL = {"widths": [8, 8, 8], "M": 8, "N": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("picsnet-hyperprior", SMALL),
+        ("picsnet-context", {**SMALL, "features": 8, "width": 8}),
+        ("picsnet-context", {**SMALL, "features": 8, "width": 8, "lambdas": [0.5]}),
+        ("cheng2020-attn-sketch", {"N": 8}),
+    ],
+)
+def test_each_architecture_trains_a_step(name: str, options: dict[str, Any]) -> None:
     network = build(name, options)
     x = torch.rand(1, 1, 64, 64)
     output = network(x)
@@ -288,6 +301,47 @@ def test_each_architecture_trains_a_step(name: str) -> None:
     (result.loss + network.aux_loss()).backward()  # type: ignore[operator]
     missing = [n for n, p in network.named_parameters() if p.grad is None]
     assert not missing, "DDP needs a gradient for every parameter"
+
+
+def test_a_network_for_a_range_trains_at_all_its_lambdas(maps_folder: Path, tmp_path: Path) -> None:
+    result = train(
+        maps_folder,
+        tmp_path,
+        "lmbdas=[0.25,0.5,1.0]",
+        "lmbda=0.5",
+        "name=range",
+        "trainer.max_steps=4",
+        "trainer.val_every=4",
+        "logging.wandb=disabled",
+    )
+    assert result.returncode == 0, result.stderr
+    with (next((tmp_path / "range").rglob("metrics.csv"))).open() as file:
+        (row,) = [row for row in csv.DictReader(file) if row.get("val/loss")]
+    for lmbda in ("0.25", "0.5", "1"):
+        assert float(row[f"val/lambda{lmbda}_bpp"]) > 0
+    own = 0.5 * float(row["val/lambda0.5_distortion"]) + float(row["val/lambda0.5_bpp"])
+    assert float(row["val/loss"]) == pytest.approx(own, rel=1e-4)
+    model = load_model(tmp_path / "range" / "checkpoints" / "last.ckpt")
+    assert model.card["lmbdas"] == [0.25, 0.5, 1.0]
+    assert (model.network.qualities, model.quality) == (17, 8)
+
+
+def test_only_what_is_named_is_trained(maps_folder: Path, tmp_path: Path) -> None:
+    options = ["optim.only=[context]", "trainer.max_steps=2"]
+    result = train(maps_folder, tmp_path, *options)
+    assert result.returncode == 0, result.stderr
+    overrides = command(maps_folder, tmp_path, *options)[4:]
+    config = load_config("sketch_ntc_lambda0.5.yaml", overrides)
+    assert isinstance(config, NTCRunConfig)
+    start = NTCModule(config).network.state_dict()
+    trained = torch.load(last(tmp_path), weights_only=True)["state_dict"]
+    moved = {
+        key for key, value in start.items() if not torch.equal(value, trained[f"network.{key}"])
+    }
+    assert any(key.startswith("context.") for key in moved)
+    # Quantiles have a loss and an optimiser of their own.
+    assert {key.split(".")[0] for key in moved} <= {"context", "entropy_bottleneck"}
+    assert all("quantiles" in key for key in moved if not key.startswith("context."))
 
 
 def test_the_papers_network_trains_as_its_configuration_stands(

@@ -20,6 +20,7 @@ from picsnet.cli import (
     wandb_workspace,
 )
 from picsnet.errors import PicsnetError
+from picsnet.terminal import print_error
 
 VERBS = (encode, decode, info, sketch, models, export, evaluate, report, wandb_workspace)
 
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PicsnetError as error:
         if args.debug:
             raise
-        print(f"picsnet: error: {error}", file=sys.stderr)
+        print_error(error)
         return error.exit_status
     except KeyboardInterrupt:
         if args.debug:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from picsnet.errors import PicsnetError, UsageError
 from picsnet.files import InputFile
+from picsnet.terminal import print_error, printable
 
 Record = dict[str, Any]
 Pair = tuple[InputFile, Path]
@@ -49,7 +50,7 @@ def output_paths(inputs: list[InputFile], out: str | None, suffix: str) -> list[
 def run_all(
     pairs: list[Pair],
     work: Callable[[Path, Path], Record],
-    describe: Callable[[Record], str],
+    describe: Callable[[Record], list[str]],
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -67,7 +68,7 @@ def run_chunks(
     pairs: list[Pair],
     size: int,
     work: Callable[[list[Pair]], list[Record]],
-    describe: Callable[[Record], str],
+    describe: Callable[[Record], list[str]],
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -88,14 +89,14 @@ def run_chunks(
                 if len(some) > 1:
                     pending += [[pair] for pair in some]
                     continue
-                print(f"picsnet: error: {error}", file=sys.stderr)
+                print_error(error)
                 status = error.exit_status
                 continue
             for record in records:
                 if as_json:
                     print(json.dumps(record), flush=True)
                 elif not quiet:
-                    print(describe(record), flush=True)
+                    print("\n".join(map(printable, describe(record))), flush=True)
     return status
 
 

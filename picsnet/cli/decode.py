@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from picsnet.cli import options
 from picsnet.cli.batch import Record, output_paths, run_all
 from picsnet.files import expand_inputs, read_file
+from picsnet.terminal import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="of a damaged or cut file use the layers that arrived whole, and say which did not",
     )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="refuse pictures of more (default: the format's limit, 8192x8192, which takes long)",
+    )
     options.add_decoder(parser, "default: the one on this machine that the file was written for")
     options.add_common(parser)
 
@@ -56,15 +63,13 @@ def run(args: argparse.Namespace) -> int:
 
     def work(source: Path, target: Path) -> Record:
         data = read_file(source)
-        file = read(data, name=str(source), partial=args.partial)
+        file = read(data, name=str(source), partial=args.partial, max_pixels=args.max_pixels)
         from picsnet.images import save_png
 
         if file.missing:
-            print(
-                f"picsnet: {source}: its {' and '.join(file.missing)} did not arrive whole; "
-                "decoded without",
-                file=sys.stderr,
-            )
+            lost = " and ".join(file.missing)
+            note = f"{source}: its {lost} did not arrive whole; decoded without"
+            print(f"picsnet: {printable(note)}", file=sys.stderr)
         if args.sketch_only or (file.text is None and file.sketch is not None):
             pixels, record = receiver.sketch(file, str(source))
         else:
@@ -83,10 +88,10 @@ def run(args: argparse.Namespace) -> int:
     return run_all(pairs, work, _describe, args.json, args.quiet)
 
 
-def _describe(record: Record) -> str:
+def _describe(record: Record) -> list[str]:
     line = f"{record['output']}: {record['width']}x{record['height']}, by {record['model']}, "
     line += f"{record['seconds']:.2f} s"
-    return line + (f"\n  prompt: {record['prompt']}" if "prompt" in record else "")
+    return [line, f"  prompt: {record['prompt']}"] if "prompt" in record else [line]
 
 
 class _Receiver:

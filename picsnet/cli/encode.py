@@ -31,6 +31,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_CKPT,
         help="a shipped model, an exported folder or a Lightning checkpoint (default: %(default)s)",
     )
+    parser.add_argument(
+        "--quality",
+        type=float,
+        metavar="Q",
+        help="of the sketch, for a network that serves several lambdas: 0 (fewest bytes), 1, ... "
+        "are its lambdas, and what lies between counts in eighths (default: the model's own)",
+    )
+    parser.add_argument(
+        "--effort",
+        type=int,
+        default=0,
+        metavar="E",
+        help="0 to 9: how long to look for a better coding of each sketch; decoding stays as fast "
+        "(default: %(default)s)",
+    )
     parser.add_argument("-o", "--output", metavar="OUT", help="a .pics file or a folder")
     parser.add_argument(
         "--mode",
@@ -143,7 +158,8 @@ def _run_sketch(args: argparse.Namespace, pairs: list[tuple[InputFile, Path]]) -
     from picsnet.sketch import load_sketcher
 
     device = check_device(args.device)
-    codec = SketchCodec(load_model(args.ckpt, exact_device(device)))
+    model = load_model(args.ckpt, exact_device(device))
+    codec = SketchCodec(model, args.quality, args.effort)
     sketcher = None if args.sketcher == "map" else load_sketcher(args.sketcher, device)
 
     def work(source: Path, target: Path) -> Record:
@@ -172,6 +188,8 @@ def _run_pics(args: argparse.Namespace, mode: str, pairs: list[tuple[InputFile, 
         args.ckpt,
         args.decoder,
         decoder_settings=args.decoder_set,
+        quality=args.quality,
+        effort=args.effort,
         sketcher=args.sketcher,
         mode=mode,
         prompt_from=args.prompt_from,
@@ -245,12 +263,12 @@ def _pics_record(source: Path, target: Path, encoding: Encoding, loading: float)
     }
 
 
-def _describe(record: Record) -> str:
+def _describe(record: Record) -> list[str]:
     line = (
         f"{record['output']}: {record['width']}x{record['height']}, {record['bytes']} bytes, "
         f"{record['bpp']:.5f} bpp, {record['seconds']:.2f} s"
     )
-    if "prompt" in record:
-        stages = ", ".join(f"{name} {value:.2f} s" for name, value in record["stages"].items())
-        line += f" ({stages})\n  prompt: {record['prompt']}"
-    return line
+    if "prompt" not in record:
+        return [line]
+    stages = ", ".join(f"{name} {value:.2f} s" for name, value in record["stages"].items())
+    return [f"{line} ({stages})", f"  prompt: {record['prompt']}"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from picsnet.bitstream import layer_bytes, overhead_bytes, read
 from picsnet.errors import PicsnetError
 from picsnet.files import expand_inputs, read_file
+from picsnet.terminal import print_error, printable
 
 NAME = "info"
 HELP = "say what is in .pics files"
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             record = describe(item.path)
         except PicsnetError as error:
-            print(f"picsnet: error: {error}", file=sys.stderr)
+            print_error(error)
             status = error.exit_status
             continue
         if args.json:
@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(record: dict[str, Any]) -> None:
-    print(f"{record['file']}: {record['width']}x{record['height']}, {record['bytes']} bytes,")
+    name, size = printable(record["file"]), f"{record['width']}x{record['height']}"
+    print(f"{name}: {size}, {record['bytes']} bytes,")
     print(f"  {record['bpp']:.5f} bpp including the container")
     for name, size in record["layers"].items():
         if size:

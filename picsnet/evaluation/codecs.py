@@ -71,6 +71,7 @@ class SketchPoint:
     Attributes:
         codec, setting, lmbda: as `picsnet.evaluation.points.Point` says.
         ckpt: the sketch model.
+        effort: of its coding.
         sketcher: what makes the maps, or its name.
         device: where the model runs.
     """
@@ -79,6 +80,7 @@ class SketchPoint:
     setting: str
     lmbda: float | None
     ckpt: str
+    effort: int
     sketcher: str
     device: str
     suffix: str = SUFFIX
@@ -95,7 +97,7 @@ class SketchPoint:
 
     @functools.cached_property
     def _coder(self) -> SketchCodec:
-        return SketchCodec(load_model(self.ckpt, exact_device(self.device)))
+        return SketchCodec(load_model(self.ckpt, exact_device(self.device)), effort=self.effort)
 
     @functools.cached_property
     def _sketcher(self) -> Sketcher:
@@ -142,7 +144,7 @@ def make_points(label: str, config: CodecConfig, device: str) -> list[Point]:
         return _pics_points(label, config, device)
     if isinstance(config, SketchConfig):
         return [
-            SketchPoint(label, setting, lmbda, ckpt, config.sketcher, device)
+            SketchPoint(label, setting, lmbda, ckpt, config.effort, config.sketcher, device)
             for ckpt, setting, lmbda in _sketch_models(_some(config.ckpt, label, "ckpt"))
         ]
     if isinstance(config, ClassicalConfig):
@@ -166,6 +168,7 @@ def _pics_points(label: str, config: PicsConfig, device: str) -> list[Point]:
         return PICS(
             decoder,
             ckpt=ckpt,
+            effort=config.effort,
             sketcher=config.sketcher,
             mode=config.mode,
             prompt_from=config.prompt_from,
@@ -187,10 +190,16 @@ def _pics_points(label: str, config: PicsConfig, device: str) -> list[Point]:
 
 def _sketch_models(ckpts: list[str]) -> Iterator[tuple[str, str, float]]:
     """(model, setting, lambda) of each; the setting names the model where lambdas are equal."""
-    lambdas = [float(load_model(ckpt).card["lmbda"]) for ckpt in ckpts]
+    lambdas = [_lmbda_of(ckpt) for ckpt in ckpts]
     for ckpt, lmbda in zip(ckpts, lambdas, strict=True):
         only = lambdas.count(lmbda) == 1
         yield ckpt, f"lambda {lmbda:g}" + ("" if only else f" ({ckpt})"), lmbda
+
+
+@functools.cache
+def _lmbda_of(ckpt: str) -> float:
+    """A sketch model's lambda; points are made anew at each change of codec."""
+    return float(load_model(ckpt).card["lmbda"])
 
 
 def _classical_points(label: str, config: ClassicalConfig) -> list[Point]:

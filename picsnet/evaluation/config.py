@@ -47,7 +47,7 @@ class MeasuresConfig:
         smallest_set: fewer pictures (or patches) than this give a warning in place of FID. The
             default is the number of Inception's features: below it their covariance has no rank.
         resamples: of the bootstrap, over pictures.
-        set_resamples: of the bootstrap of FID, each of which takes seconds.
+        set_resamples: halves drawn for the intervals of FID and KID; each takes seconds.
     """
 
     names: list[str] = field(default_factory=lambda: list(MEASURES))
@@ -87,6 +87,7 @@ class PicsConfig(CodecConfig):
     KIND: ClassVar[str] = "pics"
     kind: str = KIND
     ckpt: list[str] = field(default_factory=lambda: ["sketch_ntc_lambda0.5"])
+    effort: int = 0  # 0 to 9, of the sketch's coding
     decoder: str | None = None
     decoder_settings: list[str] = field(default_factory=list)
     sketcher: str = "bundled"
@@ -105,6 +106,7 @@ class SketchConfig(CodecConfig):
     KIND: ClassVar[str] = "sketch"
     kind: str = KIND
     ckpt: list[str] = field(default_factory=list)
+    effort: int = 0
     sketcher: str = "bundled"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from picsnet.evaluation.config import DatasetConfig
 from picsnet.evaluation.datasets import find_dataset, resized
 from picsnet.evaluation.jobs import Picture
 from picsnet.images import load_rgb, save_png
+from picsnet.terminal import print_error
 
 ORIGINALS = "originals"
 
@@ -51,7 +51,7 @@ def prepare(config: DatasetConfig, run: Path) -> tuple[list[Picture], list[Failu
         try:
             original = resized(load_rgb(path), config.resize)
         except ImageError as error:
-            print(f"picsnet: error: {error}", file=sys.stderr)
+            print_error(error)
             failures.append(Failure(name, "", "", str(error)))
             continue
         kept = f"{ORIGINALS}/{name}.png"

@@ -39,7 +39,8 @@ from picsnet.evaluation.summary import save_summary, summarise
 from picsnet.evaluation.tracking import track
 from picsnet.files import atomic_write
 from picsnet.images import load_rgb
-from picsnet.training.environment import describe_environment
+from picsnet.terminal import print_error
+from picsnet.training.environment import save_description
 
 WARM_UP_SIDE = 128
 """Of the picture that a point codes first, untimed: it loads the models."""
@@ -100,11 +101,7 @@ def _begin(config: EvaluationConfig, run: Path) -> None:
         raise OutputError(
             f"{run}: cannot make the run's folder ({error.strerror}); set output=FOLDER"
         ) from None
-    plain = asdict(config)
-    with atomic_write(run / "config.yaml") as part:
-        OmegaConf.save(OmegaConf.create(plain), part)
-    with atomic_write(run / "environment.json") as part:
-        part.write_text(json.dumps(describe_environment(), indent=1) + "\n")
+    save_description(OmegaConf.create(asdict(config)), run)
 
 
 def _points(config: EvaluationConfig, device: str) -> dict[tuple[str, str], Point]:
@@ -199,7 +196,7 @@ class _Coding(L.LightningModule):
                 point.decode(point.encode(small).data)
             except PicsnetError as error:
                 self.warm[key] = str(error)
-                print(f"picsnet: error: {job.codec}, {job.setting}: {error}", file=sys.stderr)
+                print_error(f"{job.codec}, {job.setting}: {error}")
         if self.warm[key]:
             raise PicsnetError(self.warm[key])
         return point

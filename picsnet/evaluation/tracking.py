@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +21,7 @@ from picsnet.evaluation.jobs import slug
 from picsnet.evaluation.rows import ROWS, Row
 from picsnet.evaluation.summary import SUMMARY
 from picsnet.files import atomic_write
+from picsnet.training.wandb_run import wandb_id, wandb_mode
 
 SHOWN_SIDE = 384
 """Longest side of pictures in W&B's tables, pixels, as JPEG: hundreds of them are sent."""
@@ -41,9 +40,7 @@ def track(
         run: the run's folder.
     """
     settings = config.logging
-    mode = settings.wandb
-    if mode == "auto":
-        mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
+    mode = wandb_mode(settings.wandb)
     if mode == "disabled":
         return
     import wandb
@@ -52,7 +49,7 @@ def track(
         mode="online" if mode == "online" else "offline",
         project=settings.project,
         name=config.name,
-        id=_run_id(run),
+        id=wandb_id(run),
         resume="allow" if mode == "online" else None,
         group=settings.group,
         job_type="evaluation",
@@ -68,14 +65,6 @@ def track(
                 logged.summary[f"{point['codec']}/{point['setting']}/{name}"] = value["mean"]
         for artifact in _artifacts(config, rows, run):
             logged.log_artifact(artifact)
-
-
-def _run_id(run: Path) -> str:
-    path = run / "wandb_id"
-    if not path.is_file():
-        with atomic_write(path) as part:
-            part.write_text(secrets.token_hex(4))
-    return path.read_text()
 
 
 def _charts(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import torch
 
 from picsnet.config import CLIPModelConfig, DiffusionModelConfig, VAEModelConfig
 from picsnet.errors import OutputError, PicsnetError
+from picsnet.files import replace_folder
 from picsnet.mini.networks import (
     IMAGE_MEAN,
     IMAGE_STD,
@@ -30,6 +31,7 @@ from picsnet.mini.networks import (
 )
 from picsnet.mini.stages import read_stage, under
 from picsnet.shipped import SPEC_FILE
+from picsnet.terminal import print_error
 
 ACCOUNT = "training.json"
 """In the folder: how it was trained."""
@@ -116,8 +118,7 @@ def assemble(vae_run: Path, clip_run: Path, diffusion_run: Path, folder: Path) -
             part.save_pretrained(beside / "clip")
         _save_settings(beside / SPEC_FILE)
         _save_account(beside / ACCOUNT, vae_config, clip_config, config)
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
+        replace_folder(beside, folder)
     except OSError as error:
         raise OutputError(
             f"{folder}: cannot be written ({error.strerror or error}); name another with -o"
@@ -162,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         size = assemble(Path(args.vae), Path(args.clip), Path(args.diffusion), Path(args.output))
     except PicsnetError as error:
-        print(f"picsnet: error: {error}", file=sys.stderr)
+        print_error(error)
         return error.exit_status
     print(f"{args.output}: {size / 2**20:.1f} MiB")
     return 0

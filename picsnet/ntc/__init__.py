@@ -13,9 +13,11 @@ from torch import nn
 
 from picsnet.errors import ConfigError
 from picsnet.ntc.cheng2020 import Cheng2020Sketch
+from picsnet.ntc.context import SketchContext
 from picsnet.ntc.hyperprior import SketchHyperprior
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "picsnet-context": SketchContext,
     "picsnet-hyperprior": SketchHyperprior,
     "cheng2020-attn-sketch": Cheng2020Sketch,
 }

@@ -44,14 +44,14 @@ def snap(x: Tensor, bits: int, limit: int, low: int | None = None) -> Tensor:
 
 
 class FixedPointConv2d(nn.Conv2d):
-    """A 3x3 convolution with weights on the grid 2**-WEIGHT_BITS.
+    """A convolution, 3x3 unless told otherwise, with weights on the grid 2**-WEIGHT_BITS.
 
     The bias lies on the grid of the products, 2**-(WEIGHT_BITS + ACTIVATION_BITS), so that it adds
     to the sums without rounding.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, 3, padding=1)
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
 
     def grid_weight(self) -> Tensor:
         """Weights on their grid, in the parameters' type."""
@@ -70,13 +70,14 @@ class FixedPointConv2d(nn.Conv2d):
         """
         magnitude = self.grid_weight().detach().abs().double().sum(dim=(1, 2, 3)) * 2.0**WEIGHT_BITS
         bound = float(magnitude.max()) * ACTIVATION_MAX + 2**22
-        if not bound < 2**52:
+        # Three bits are left for eighths of what is added to sums (`picsnet.ntc.context.Levels`).
+        if not bound < 2**49:
             raise ValueError(f"fixed-point sums may reach {bound:.3g}, beyond exact float64")
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) on the activation grid -> (B, outputs, H, W) on the grid of sums."""
         weight, bias = self.grid_weight(), self.grid_bias()
-        sums = F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype), padding=1)
+        sums = F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype), padding=self.padding)
         if x.dtype == torch.float64:
             # Sums are on this grid already, unless a library went by way of a transform (Winograd,
             # FFT): then they are off by far less than half a step, and this repairs them.

@@ -16,14 +16,16 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.layers import ResidualBlock, conv3x3, subpel_conv3x3
 from compressai.ops import LowerBound
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from picsnet.ntc.base import NTCOutput
+from picsnet.ntc.base import FileNTC, Latents, Limits, NTCOutput, Part, Read
 from picsnet.ntc.fixedpoint import (
     ACTIVATION_BITS,
     FixedPointConv2d,
@@ -99,8 +101,7 @@ class HyperSynthesis(nn.Module):
             if self.training:
                 return self._run(z_hat.float())
             with torch.no_grad():
-                means, indexes = self._run(z_hat.double())
-            return EntropyParameters(means.float(), indexes.to(torch.int32))
+                return self._run(z_hat.double())
 
     def scale(self, gain: float) -> None:
         """Follow scaled latents: means by the gain, table indexes by its logarithm."""
@@ -115,30 +116,56 @@ class HyperSynthesis(nn.Module):
         x = torch.clamp(z_hat, -Z_LIMIT, Z_LIMIT)
         x = fixed_point_relu(F.pixel_shuffle(self.conv1(x), 2))
         x = fixed_point_relu(F.pixel_shuffle(self.conv2(x), 2))
-        means, s = self.conv3(x).chunk(2, dim=1)
-        # The offset starts training at scales near one half, as a bias would. At the lower bound
-        # the gradient still passes upwards: a silent channel can come back.
-        indexes = self.lowest(s * INDEX_GAIN + 16).clamp(max=SCALE_LEVELS - 1)
-        if not self.training:
-            indexes = indexes.round()
-        return EntropyParameters(snap(means, ACTIVATION_BITS, MEAN_LIMIT), indexes)
+        return entropy_parameters(self.conv3(x), self.lowest, exact=not self.training)
 
 
-class Symbols(NamedTuple):
-    """What the stream carries for a batch: integers, and the tables they are coded with.
+def entropy_parameters(sums: Tensor, lowest: LowerBound, exact: bool) -> EntropyParameters:
+    """Means and table indexes from the sums of a last layer, (B, 2M, h, w).
 
-    Attributes:
-        z: (B, N, ceil(h/4), ceil(w/4)) int32, hyper-latents.
-        y: (B, M, h, w) int32, latents less their means.
-        indexes: (B, M, h, w) int32, coding table of each latent.
+    Args:
+        sums: on their grid; float64 where they are to be exact.
+        lowest: at 0; a layer of the caller's, so that it is where the caller is.
+        exact: whether indexes are to be integers; in training they are real numbers.
     """
+    means, s = sums.chunk(2, dim=1)
+    # The offset starts training at scales near one half, as a bias would. At the lower bound the
+    # gradient still passes upwards: a silent channel can come back.
+    indexes = lowest(s * INDEX_GAIN + 16).clamp(max=SCALE_LEVELS - 1)
+    means = snap(means, ACTIVATION_BITS, MEAN_LIMIT)
+    if exact:
+        return EntropyParameters(means.float(), indexes.round().to(torch.int32))
+    return EntropyParameters(means, indexes)
 
-    z: Tensor
-    y: Tensor
-    indexes: Tensor
+
+def hyper_analysis(M: int, N: int) -> nn.Sequential:
+    """h_a: latents (B, M, h, w) to hyper-latents (B, N, ceil(h/4), ceil(w/4))."""
+    return nn.Sequential(
+        conv3x3(M, N),
+        nn.LeakyReLU(),
+        conv3x3(N, N, stride=2),
+        nn.LeakyReLU(),
+        conv3x3(N, N, stride=2),
+    )
 
 
-class SketchHyperprior(nn.Module):
+def hyper_part(z: Tensor) -> Part:
+    """Hyper-latents (B, N, hz, wz) as part of a stream: each channel has its table."""
+    indexes = torch.from_numpy(_channel_indexes(tuple(z.shape[1:])))
+    return Part("z", z.flatten(1).to(torch.int32), indexes.expand(len(z), -1))
+
+
+def read_hyper_latents(N: int, size: tuple[int, int], read: Read) -> Tensor:
+    """Hyper-latents (1, N, ceil(h/4), ceil(w/4)) int32 for latents of a size, from a stream."""
+    shape = (N, -(-size[0] // 4), -(-size[1] // 4))
+    return torch.from_numpy(read("z", _channel_indexes(shape)).reshape(1, *shape))
+
+
+def _channel_indexes(shape: tuple[int, ...]) -> NDArray[np.int32]:
+    channels, height, width = shape
+    return np.repeat(np.arange(channels, dtype=np.int32), height * width)
+
+
+class SketchHyperprior(FileNTC):
     """Mean-scale hyperprior for sketch maps.
 
         x (B,1,H,W) -> g_a -> y (B,M,H/16,W/16) -----------> round(y - means) -> stream
@@ -180,22 +207,10 @@ class SketchHyperprior(nn.Module):
             conv3x3(a, 16),
             nn.PixelShuffle(4),
         )
-        self.h_a = nn.Sequential(
-            conv3x3(M, N),
-            nn.LeakyReLU(),
-            conv3x3(N, N, stride=2),
-            nn.LeakyReLU(),
-            conv3x3(N, N, stride=2),
-        )
+        self.h_a = hyper_analysis(M, N)
         self.h_s = HyperSynthesis(N, M)
         self.entropy_bottleneck = IntegerEntropyBottleneck(N)
         self.gaussian_conditional = GaussianConditional(None, scale_bound=SCALE_MIN)
-
-    def aux_loss(self) -> Tensor:
-        """Loss of the entropy bottleneck's quantiles (compressai)."""
-        loss = self.entropy_bottleneck.loss()
-        assert isinstance(loss, Tensor)
-        return loss
 
     @torch.no_grad()
     def scale_latents(self, gain: float) -> None:
@@ -212,8 +227,8 @@ class SketchHyperprior(nn.Module):
         self.h_a[0].weight.div_(gain)  # type: ignore[union-attr,operator]
         self.h_s.scale(gain)
 
-    def forward(self, x: Tensor) -> NTCOutput:
-        """Code (B, 1, H, W) maps in 0..1; H and W multiples of 16.
+    def forward(self, x: Tensor, quality: Tensor | None = None) -> NTCOutput:
+        """Code (B, 1, H, W) maps in 0..1; H and W multiples of 16. There is one operating point.
 
         In training, rates are those of noisy latents (Balle et al., 2018) while synthesis and
         hyper-synthesis see rounded ones, with straight-through gradients (Minnen and Singh, 2020).
@@ -245,25 +260,29 @@ class SketchHyperprior(nn.Module):
         return EntropyParameters(means[..., :h, :w], indexes[..., :h, :w])
 
     @torch.no_grad()
-    def analyse(self, x: Tensor, z_range: tuple[Tensor, Tensor], y_range: Tensor) -> Symbols:
-        """The sender's half: maps to symbols.
-
-        Args:
-            x: (B, 1, H, W) in 0..1, H and W multiples of 16.
-            z_range: lowest and highest symbol of each hyper-latent channel's table, (N,) each.
-            y_range: largest magnitude that each latent table holds, (SCALE_LEVELS,).
-        """
+    def analyse(self, x: Tensor, limits: Limits, quality: Tensor) -> list[Part]:
+        """As `FileNTC.analyse` says."""
         y = self.g_a(x).float()
         z = self.h_a(y).float().round()
-        low, high = (bound.to(z).view(1, -1, 1, 1) for bound in z_range)
+        low, high = (bound.to(z).view(1, -1, 1, 1) for bound in (limits.z_low, limits.z_high))
         z = torch.clamp(z, low, high)
         means, indexes = self._cropped(z, y)
-        reach = y_range.to(y.device)[indexes.long()].to(y)
+        reach = limits.y_reach.to(y.device)[indexes.long()].to(y)
         symbols = torch.clamp((y - means).round(), -reach, reach)
-        return Symbols(z.to(torch.int32), symbols.to(torch.int32), indexes)
+        return [hyper_part(z), Part("y", symbols.flatten(1).to(torch.int32), indexes.flatten(1))]
 
     @torch.no_grad()
-    def synthesise(self, y: Tensor, means: Tensor) -> Tensor:
-        """The receiver's half: latents less means (B, M, h, w), and means, to maps in 0..1."""
-        x_hat: Tensor = self.g_s(y.to(means) + means)
+    def read(self, size: tuple[int, int], quality: int, read: Read) -> Latents:
+        """As `FileNTC.read` says."""
+        device = self.device
+        z_hat = read_hyper_latents(self.N, size, read).to(device)
+        means, indexes = self.entropy_parameters(z_hat, size)
+        symbols = torch.from_numpy(read("y", indexes.flatten().cpu().numpy()))
+        y_hat = symbols.to(means).view_as(means) + means
+        return Latents(y_hat, torch.tensor([quality], device=device))
+
+    @torch.no_grad()
+    def synthesise(self, latents: Latents) -> Tensor:
+        """As `FileNTC.synthesise` says."""
+        x_hat: Tensor = self.g_s(latents.y_hat)
         return x_hat.float().clamp(0, 1)

@@ -10,17 +10,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from compressai.entropy_models import EntropyBottleneck
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from picsnet.entropy import FrequencyTables, Table, quantise_pmf
+from picsnet.ntc.base import FileNTC, Limits
 from picsnet.ntc.hyperprior import (
     SCALE_LEVELS,
     SCALE_MIN,
     SCALE_STEP,
     Z_LIMIT,
-    IntegerEntropyBottleneck,
-    SketchHyperprior,
 )
 
 TAIL = 2.0**-26
@@ -38,8 +38,16 @@ class CodingTables(NamedTuple):
     z: FrequencyTables
     y: FrequencyTables
 
+    def limits(self) -> Limits:
+        """What the tables can hold."""
+        lows = torch.from_numpy(self.z.offsets.astype(np.int64))
+        lengths = torch.from_numpy(self.z.lengths.astype(np.int64))
+        # Tables of latents are symmetric about zero.
+        reach = torch.from_numpy(-self.y.offsets.astype(np.int64))
+        return Limits(lows, lows + lengths - 1, reach)
 
-def build_tables(network: SketchHyperprior) -> CodingTables:
+
+def build_tables(network: FileNTC) -> CodingTables:
     """Integer tables of a trained network."""
     return CodingTables(_hyper_tables(network.entropy_bottleneck), gaussian_tables())
 
@@ -57,7 +65,7 @@ def gaussian_tables() -> FrequencyTables:
     return FrequencyTables.from_tables(tables)
 
 
-def _hyper_tables(bottleneck: IntegerEntropyBottleneck) -> FrequencyTables:
+def _hyper_tables(bottleneck: EntropyBottleneck) -> FrequencyTables:
     grid = torch.arange(-Z_LIMIT, Z_LIMIT + 1, dtype=torch.float32)
     channels = bottleneck.channels
     with torch.no_grad():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from picsnet import __version__
 from picsnet.errors import OutputError, UsageError
+from picsnet.files import replace_folder
 from picsnet.report.loading import Run
 from picsnet.report.page import PAGE, gather, render
 from picsnet.report.published import Published
@@ -49,7 +50,7 @@ def write_report(
         data = gather(runs, published, part, pictures, lossless)
         (part / PAGE).write_text(render(data), encoding="utf-8")
         (part / MARK).write_text(json.dumps({"picsnet": __version__}) + "\n")
-        _put(part, place)
+        replace_folder(part, place)
     except OSError as error:
         raise OutputError(
             f"{folder}: cannot be written ({error.strerror or error}); name another place: -o"
@@ -73,17 +74,3 @@ def _check_place(folder: Path, runs: Sequence[Run]) -> None:
         raise UsageError(f"{folder}: is a file, and a report is a folder; name another place: -o")
     if place.is_dir() and not (place / MARK).is_file() and any(place.iterdir()):
         raise UsageError(f"{folder}: holds something that is no report; name another place: -o")
-
-
-def _put(part: Path, place: Path) -> None:
-    """The new report in the old one's place, which goes only when the new one is there."""
-    old = part.with_name(f"{part.name}.old")
-    if place.exists():
-        place.rename(old)
-    try:
-        part.rename(place)
-    except OSError:
-        if old.exists():
-            old.rename(place)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import functools
+import json
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from picsnet.files import atomic_write
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @functools.cache
@@ -22,6 +29,17 @@ def describe_environment() -> dict[str, str]:
     found["python"] = platform.python_version()
     found["revision"] = git_revision()
     return found
+
+
+def save_description(config: DictConfig, folder: Path) -> None:
+    """A run's configuration and environment, beside its results: ``config.yaml`` and
+    ``environment.json``."""
+    from omegaconf import OmegaConf
+
+    with atomic_write(folder / "config.yaml") as part:
+        OmegaConf.save(config, part)
+    with atomic_write(folder / "environment.json") as part:
+        part.write_text(json.dumps(describe_environment(), indent=1) + "\n")
 
 
 def git_revision() -> str:

@@ -11,8 +11,10 @@ from picsnet.checkpoints import in_memory_model, table_tensors
 from picsnet.codec import SketchCodec
 from picsnet.config import NTCRunConfig, PhotoNTCRunConfig
 from picsnet.errors import ConfigError
-from picsnet.losses import RateDistortionLoss
+from picsnet.losses import RateDistortion, RateDistortionLoss
 from picsnet.ntc import build
+from picsnet.ntc.base import FileNTC, NTCOutput
+from picsnet.ntc.context import SketchContext
 from picsnet.ntc.hyperprior import SketchHyperprior
 from picsnet.training.stepped import SteppedModule
 
@@ -34,10 +36,14 @@ class NTCModule(SteppedModule):
         self.criterion = RateDistortionLoss(
             config.lmbda, config.distortion, config.distortion_warmup
         )
+        only = tuple(config.optim.only)
         self.main_parameters: list[nn.Parameter] = []
         self.aux_parameters: list[nn.Parameter] = []
         for name, parameter in self.network.named_parameters():
             aux = name.endswith(".quantiles")
+            if only and not aux and not name.startswith(only):
+                parameter.requires_grad_(False)  # held still; DDP and the optimisers pass it by
+                continue
             (self.aux_parameters if aux else self.main_parameters).append(parameter)
 
     def scale_latents(self, gain: float) -> None:
@@ -54,7 +60,7 @@ class NTCModule(SteppedModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        if isinstance(self.averaged, SketchHyperprior):
+        if isinstance(self.averaged, FileNTC):
             checkpoint["tables"] = table_tensors(self.averaged)
 
     def configure_optimizers(self) -> tuple[dict[str, Any], dict[str, Any]]:  # type: ignore[override]
@@ -66,11 +72,16 @@ class NTCModule(SteppedModule):
         x: Tensor = batch
         return x
 
+    def code(self, x: Tensor) -> tuple[NTCOutput, Tensor | None]:
+        """The network's output for a training batch, and the lambda of each map if they differ."""
+        output: NTCOutput = self.network(x)
+        return output, None
+
     def training_step(self, batch: Any, batch_idx: int) -> None:
         x = self.pictures(batch).to(memory_format=self.memory_format)
         _, aux = self.optimizers()  # type: ignore[misc,attr-defined]
-        output = self.network(x)
-        result = self.criterion(output, x, step=self.batches_seen)
+        output, lmbda = self.code(x)
+        result = self.criterion(output, x, step=self.batches_seen, lmbda=lmbda)
         aux_loss = self.network.aux_loss()  # type: ignore[operator]
         aux.zero_grad()
         step = self.descend(result.loss + aux_loss, self.main_parameters)
@@ -90,7 +101,7 @@ class NTCModule(SteppedModule):
 
     def on_validation_epoch_start(self) -> None:
         self.codec = None
-        if isinstance(self.averaged, SketchHyperprior):
+        if isinstance(self.averaged, FileNTC):
             # Fresh tables each time: what is measured is what an export would write now.
             self.codec = SketchCodec(in_memory_model(self.averaged, self.config))
         self.panel: list[tuple[Tensor, Tensor]] = []
@@ -98,8 +109,13 @@ class NTCModule(SteppedModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         x = self.pictures(batch).to(memory_format=self.memory_format)
         self.averaged.eval()
-        output = self.averaged(x)
-        result = self.criterion(output, x)
+        output: NTCOutput = self.averaged(x)
+        self.log_validation(x, output, self.criterion(output, x), batch_idx)
+
+    def log_validation(
+        self, x: Tensor, output: NTCOutput, result: RateDistortion, batch_idx: int
+    ) -> None:
+        """Log a validation batch: loss, rates, the rate of its streams as coded, a panel."""
         values = {
             "val/loss": result.loss,
             "val/distortion": result.distortion,
@@ -110,7 +126,43 @@ class NTCModule(SteppedModule):
             maps = (x[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
             coded = sum(len(stream) for stream in self.codec.encode_streams(list(maps)))
             values["val/coded_bpp"] = torch.tensor(8.0 * coded / maps.size)
-        self.log_dict(values, prog_bar=True, sync_dist=True, batch_size=x.shape[0])
+        self.log_values(values, x)
         if batch_idx == 0:
             before, after = x[:4, 0].float().cpu(), output.x_hat[:4, 0].float().cpu()
             self.panel = list(zip(before, after, strict=True))
+
+    def log_values(self, values: dict[str, Tensor], x: Tensor) -> None:
+        """Log means over all validation maps."""
+        self.log_dict(values, prog_bar=True, sync_dist=True, batch_size=x.shape[0])
+
+
+class RangeNTCModule(NTCModule):
+    """Training of one network for all rates: every map of a batch has its own lambda.
+
+    Validation codes each map at every lambda of the network; ``val/loss`` and what else has no
+    lambda in its name are those of the run's own.
+    """
+
+    network: SketchContext
+    averaged: SketchContext
+
+    def code(self, x: Tensor) -> tuple[NTCOutput, Tensor | None]:
+        quality = torch.randint(self.network.qualities, (len(x),), device=x.device)
+        output: NTCOutput = self.network(x, quality)
+        return output, self.network.lmbda_of(quality)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        x = self.pictures(batch).to(memory_format=self.memory_format)
+        self.averaged.eval()
+        own = self.averaged.quality_of(self.criterion.lmbda)
+        points = {self.averaged.quality_of(lmbda): lmbda for lmbda in self.averaged.lambdas}
+        for quality in sorted({*points, own}):
+            output = self.averaged(x, torch.full((len(x),), quality, device=x.device))
+            result = self.criterion(output, x)
+            if quality in points:
+                name = f"val/lambda{points[quality]:g}"
+                self.log_values(
+                    {f"{name}_distortion": result.distortion, f"{name}_bpp": result.bpp}, x
+                )
+            if quality == own:
+                self.log_validation(x, output, result, batch_idx)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import secrets
 import signal
 import sys
 import time
@@ -23,9 +21,9 @@ from omegaconf import OmegaConf
 from picsnet.config import RunConfig, to_dict
 from picsnet.devices import has_amx
 from picsnet.errors import CheckpointError, ConfigError, OutputError
-from picsnet.files import atomic_write
-from picsnet.training.environment import describe_environment
+from picsnet.training.environment import save_description
 from picsnet.training.stepped import SteppedModule
+from picsnet.training.wandb_run import wandb_id, wandb_mode
 
 LAST = "last.ckpt"
 
@@ -160,14 +158,12 @@ def make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
     loggers: list[Logger] = [CSVLogger(save_dir=str(folder), name="csv")]
     if config.logging.tensorboard:
         loggers.append(_tensorboard(folder))
-    mode = config.logging.wandb
-    if mode == "auto":
-        mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
+    mode = wandb_mode(config.logging.wandb)
     if mode != "disabled":
         from lightning.pytorch.loggers import WandbLogger
 
         logger = WandbLogger(
-            id=_wandb_id(folder),
+            id=wandb_id(folder),
             project=config.logging.project,
             name=config.name,
             save_dir=str(folder),
@@ -216,22 +212,6 @@ def _end_wandb(trainer: L.Trainer, config: RunConfig, checkpoint: Path) -> None:
             logger.experiment.finish()
 
 
-def _wandb_id(folder: Path) -> str:
-    """The run's id, kept beside it: a resumed run goes on in the same dashboard."""
-    path = folder / "wandb_id"
-    if not path.is_file():
-        with atomic_write(path) as part:
-            part.write_text(secrets.token_hex(4))
-    return path.read_text()
-
-
-def _save_description(config: RunConfig, folder: Path) -> None:
-    with atomic_write(folder / "config.yaml") as path:
-        OmegaConf.save(OmegaConf.structured(config), path)
-    with atomic_write(folder / "environment.json") as path:
-        path.write_text(json.dumps(describe_environment(), indent=1) + "\n")
-
-
 def fit(
     config: RunConfig,
     module: SteppedModule,
@@ -255,7 +235,7 @@ def fit(
     start = resume_point(config)
     if start is not None:
         _check_resumable(start, module)
-    _save_description(config, folder)
+    save_description(OmegaConf.structured(config), folder)
     # Lightning's greetings, and the warnings of its own internals.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")

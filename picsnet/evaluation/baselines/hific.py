@@ -15,11 +15,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 
 from picsnet.errors import ModelError
 from picsnet.evaluation.baselines.strings import read_strings, write_strings
+from picsnet.evaluation.baselines.tensors import to_picture, to_tensor
 from picsnet.evaluation.baselines.weights import load_averaged
 from picsnet.evaluation.points import Decoded, Encoded, Pixels
 
@@ -37,7 +37,7 @@ class _HificCodec:
     def encode(self, picture: Pixels) -> Encoded:
         """The file of a photograph."""
         height, width = picture.shape[:2]
-        x = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)[None]
+        x = to_tensor(picture)
         coded = self._network.compress(x.to(self.device), force_cpu=False)
         strings = [_only(coded.latent_strings), _only(coded.hyper_latent_strings)]
         return Encoded(write_strings(width, height, strings))
@@ -54,8 +54,7 @@ class _HificCodec:
             padded_size=tuple(-(-side // factor) * factor for side in (height, width)),
         )
         x_hat = self._network.decompress(coded, force_cpu=False)
-        pixels = (x_hat[0, :, :height, :width] * 255).round().clamp(0, 255).byte().cpu()
-        return Decoded(pixels.permute(1, 2, 0).numpy())
+        return Decoded(to_picture(x_hat, width, height))
 
     def _ready(self, network: Any) -> Any:
         network = network.eval().to(self.device)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from picsnet.errors import ModelError
 from picsnet.evaluation.baselines.strings import read_strings, write_strings
+from picsnet.evaluation.baselines.tensors import to_picture, to_tensor
 from picsnet.evaluation.baselines.weights import load_averaged
 from picsnet.evaluation.points import Decoded, Encoded, Pixels
 
@@ -60,7 +60,7 @@ class ZooPoint:
     def encode(self, picture: Pixels) -> Encoded:
         """The file of a photograph."""
         height, width = picture.shape[:2]
-        x = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)[None]
+        x = to_tensor(picture)
         padded = torch.nn.functional.pad(
             x, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate"
         )
@@ -73,8 +73,7 @@ class ZooPoint:
         width, height, strings = read_strings(data, STREAMS)
         shape = [math.ceil(side / MULTIPLE) for side in (height, width)]
         x_hat = self._network.decompress([[one] for one in strings], shape)["x_hat"]
-        pixels = (x_hat[0, :, :height, :width] * 255).round().clamp(0, 255).byte().cpu()
-        return Decoded(pixels.permute(1, 2, 0).numpy())
+        return Decoded(to_picture(x_hat, width, height))
 
     @functools.cached_property
     def _network(self) -> Any:

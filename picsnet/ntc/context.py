@@ -1,0 +1,523 @@
+"""A sketch network whose latents are coded in four steps, each seeing those before, at any rate.
+
+The hyperprior of `picsnet.ntc.hyperprior` tells of a block only what hyper-latents were paid for.
+Edges, though, run on from block to block. So here the latents of each cell of 2x2 positions come in
+four steps, a quarter of the channels of every position in each, and each step's means and tables
+come from the hyper-latents and all steps before it, of this cell and its neighbours:
+
+             step of channel group        after the quadtree partition of "Neural Video Compression
+    position   0   1   2   3              with Diverse Contexts" (DCVC-DC, Li, Li and Lu, 2023): at
+    (0, 0)     0   1   2   3              every step every position says something, and no step
+    (0, 1)     2   3   0   1              waits for its neighbours one by one, as an autoregressive
+    (1, 0)     3   0   1   2              context does.
+    (1, 1)     1   2   3   0
+
+All of that is exact fixed-point arithmetic, as the hyper-synthesis is.
+
+One network serves all rates: latents are scaled by a gain for each channel and lambda before they
+are rounded and scaled back after ("Asymmetric Gained Deep Image Compression With Continuous Rate
+Adaptation", Cui et al., 2021); between two lambdas, gains are interpolated on a logarithmic scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from compressai.layers import ResidualBlock, conv3x3, subpel_conv3x3
+from compressai.ops import LowerBound
+from torch import Tensor, nn
+
+from picsnet.ntc.base import FileNTC, Latents, Limits, NTCOutput, Part, Read
+from picsnet.ntc.fixedpoint import (
+    ACTIVATION_BITS,
+    ACTIVATION_MAX,
+    WEIGHT_BITS,
+    FixedPointConv2d,
+    fixed_point_relu,
+    round_through,
+    snap,
+)
+from picsnet.ntc.hyperprior import (
+    Z_LIMIT,
+    EntropyParameters,
+    IntegerEntropyBottleneck,
+    SketchHyperprior,
+    entropy_parameters,
+    hyper_analysis,
+    hyper_part,
+    read_hyper_latents,
+    scale_of_index,
+)
+
+STEPS = 4
+MIN_LOG_LIKELIHOOD = -60.0
+"""Gradients stay finite below it; no symbol of a file costs more than log(2^24)."""
+
+STEEPEST = 20.0
+"""Nats that a unit of a latent may cost, as far as gradients know; the next unit costs more."""
+
+_STEP_OF_POSITION = (0, 2, 3, 1)
+"""Step in which channel group 0 of a cell's position comes; group g comes g steps later."""
+
+
+class Levels(nn.Module):
+    """A vector for each lambda, interpolated between neighbours in eighths.
+
+    On a fixed-point grid the interpolation is exact in float64.
+
+    Args:
+        levels: how many lambdas.
+        channels: of the vectors.
+        bits: of the grid's fraction; None leaves them as they are.
+    """
+
+    def __init__(self, levels: int, channels: int, bits: int | None = None) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.zeros(levels, channels))
+        self.bits = bits
+
+    def grid(self) -> Tensor:
+        """The vectors on their grid."""
+        return self.vectors if self.bits is None else snap(self.vectors, self.bits, 2**22)
+
+    def forward(self, quality: Tensor, dtype: torch.dtype) -> Tensor:
+        """(B,) operating points to (B, channels, 1, 1)."""
+        place = quality.to(dtype)[:, None] / FileNTC.QUALITY_STEPS
+        level = torch.arange(len(self.vectors), dtype=dtype, device=quality.device)
+        shares = (1 - (place - level).abs()).clamp(min=0)
+        vectors: Tensor = shares @ self.grid().to(dtype)
+        return vectors[..., None, None]
+
+
+class RateGains(nn.Module):
+    """Gains before rounding, and what undoes them after, by operating point and channel."""
+
+    def __init__(self, lambdas: Sequence[float], channels: int) -> None:
+        super().__init__()
+        self.log_gain = Levels(len(lambdas), channels)
+        self.log_inverse = Levels(len(lambdas), channels)
+        self.offset = Levels(len(lambdas), channels)
+        with torch.no_grad():
+            # Where rate falls with lambda in models that were trained one by one, latents shrink
+            # so: a start, to be trained.
+            start = 0.6 * torch.tensor([math.log(lmbda / 0.5) for lmbda in lambdas])
+            self.log_gain.vectors.add_(start[:, None])
+            self.log_inverse.vectors.sub_(start[:, None])
+
+    def scale(self, y: Tensor, quality: Tensor) -> Tensor:
+        """Latents as they are to be rounded."""
+        return y * torch.exp(self.log_gain(quality, y.dtype))
+
+    def restore(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+        """Rounded latents as the synthesis takes them."""
+        inverse = torch.exp(self.log_inverse(quality, y_hat.dtype))
+        restored: Tensor = y_hat * inverse + self.offset(quality, y_hat.dtype)
+        return restored
+
+
+class StepParameters(nn.Module):
+    """One step's entropy parameters, from the hyper-latents and the steps before.
+
+    (B, inputs, hc, wc) -> 3x3 conv + vector of the lambda -> relu -> 1x1 -> relu -> 1x1 -> means, s
+    """
+
+    def __init__(self, inputs: int, width: int, outputs: int, levels: int) -> None:
+        super().__init__()
+        self.conv1 = FixedPointConv2d(inputs, width)
+        self.level = Levels(levels, width, WEIGHT_BITS + ACTIVATION_BITS)
+        self.conv2 = FixedPointConv2d(width, width, kernel=1)
+        self.conv3 = FixedPointConv2d(width, 2 * outputs, kernel=1)
+        self.lowest = LowerBound(0.0)
+
+    def forward(self, x: Tensor, quality: Tensor, exact: bool) -> EntropyParameters:
+        """As `ContextModel.step` says."""
+        x = fixed_point_relu(self.conv1(x) + self.level(quality, x.dtype))
+        x = fixed_point_relu(self.conv2(x))
+        return entropy_parameters(self.conv3(x), self.lowest, exact)
+
+
+class ContextModel(nn.Module):
+    """Entropy parameters of all latents, step by step; exact in evaluation.
+
+    Args:
+        N: channels of the hyper-latents.
+        M: channels of the latents, a multiple of 4.
+        levels: how many lambdas.
+        features: channels of what the hyper-latents tell every step.
+        width: channels within a step.
+    """
+
+    def __init__(self, N: int, M: int, levels: int, features: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = FixedPointConv2d(N, 4 * features)
+        self.level = Levels(levels, features, WEIGHT_BITS + ACTIVATION_BITS)
+        self.conv2 = FixedPointConv2d(features, features)
+        self.steps = nn.ModuleList(
+            StepParameters(features + step * M, width, M, levels) for step in range(STEPS)
+        )
+
+    def features(self, z_hat: Tensor, size: tuple[int, int], quality: Tensor) -> Tensor:
+        """What hyper-latents (B, N, hz, wz) tell of cells (B, features, hc, wc)."""
+        x = torch.clamp(z_hat, -Z_LIMIT, Z_LIMIT)
+        x = F.pixel_shuffle(self.conv1(x), 2)[..., : size[0], : size[1]]
+        x = fixed_point_relu(x + self.level(quality, x.dtype))
+        return fixed_point_relu(self.conv2(x))
+
+    def step(
+        self, step: int, seen: list[Tensor], quality: Tensor, exact: bool = True
+    ) -> EntropyParameters:
+        """Parameters of a step's latents (B, M, hc, wc).
+
+        Args:
+            step: 0 .. 3.
+            seen: the features, then y_hat of each step before, in the type of the arithmetic.
+            quality: (B,).
+            exact: whether indexes are to be integers.
+        """
+        result: EntropyParameters = self.steps[step](torch.cat(seen, dim=1), quality, exact)
+        return result
+
+    @staticmethod
+    def as_seen(y_hat: Tensor) -> Tensor:
+        """Latents as later steps see them: on the activation grid, cut off far out."""
+        return snap(y_hat, ACTIVATION_BITS, ACTIVATION_MAX)
+
+
+class _Cells(NamedTuple):
+    """How latents (B, M, h, w) are laid out in cells (B, 4M, hc, wc), and which of them exist.
+
+    Attributes:
+        size: (h, w).
+        grid: (hc, wc).
+        channels: for each step, the M cell channels that it codes.
+    """
+
+    size: tuple[int, int]
+    grid: tuple[int, int]
+    channels: list[Tensor]
+
+    def split(self, y: Tensor) -> list[Tensor]:
+        """Latents by step, (B, M, hc, wc) each, zero where a cell sticks out of the picture."""
+        (h, w), (hc, wc) = self.size, self.grid
+        cells = F.pixel_unshuffle(F.pad(y, (0, 2 * wc - w, 0, 2 * hc - h)), 2)
+        return [cells[:, channels] for channels in self.channels]
+
+    def join(self, steps: list[Tensor]) -> Tensor:
+        """The inverse of `split`."""
+        together = torch.cat(steps, dim=1)
+        order = torch.argsort(torch.cat(self.channels))
+        h, w = self.size
+        return F.pixel_shuffle(together[:, order], 2)[..., :h, :w]
+
+    def valid(self) -> list[Tensor]:
+        """For each step, which of its latents exist: (M * hc * wc,) bool."""
+        inside = torch.ones(1, len(self.channels[0]), *self.size, device=self.channels[0].device)
+        return [part.flatten() > 0 for part in self.split(inside)]
+
+
+def _step_channels(M: int) -> list[Tensor]:
+    channel = torch.arange(4 * M)
+    latent, position = channel // 4, channel % 4
+    first = torch.tensor(_STEP_OF_POSITION)[position]
+    step = (first + latent * STEPS // M) % STEPS
+    return [channel[step == s] for s in range(STEPS)]
+
+
+class SketchContext(FileNTC):
+    """Sketch network with a four-step context and a continuous rate.
+
+        x (B,1,H,W) -> g_a -> y, gains -> step by step: round(y - means) -> stream
+                                 h_a -> z -> round ---------^ tables, means (exact)
+        x_hat <- g_s <- gains undone <- y_hat
+
+    Args:
+        lambdas: rising; those that training draws from, each twice the one before if operating
+            points are to be spread evenly.
+        widths: channels at 1/4, 1/8 and 1/16 of the size.
+        M: channels of the latents y, a multiple of 4.
+        N: channels of the hyper-latents z.
+        analysis, synthesis: residual blocks at 1/4, 1/8 and 1/16.
+        features, width: of `ContextModel`.
+
+    Raises:
+        ValueError: lambdas do not rise from above zero, or M is no multiple of 4.
+    """
+
+    MULTIPLE = 16
+
+    def __init__(
+        self,
+        lambdas: Sequence[float] = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0),
+        widths: Sequence[int] = (48, 80, 96),
+        M: int = 48,
+        N: int = 32,
+        analysis: Sequence[int] = (1, 1, 2),
+        synthesis: Sequence[int] = (1, 2, 4),
+        features: int = 64,
+        width: int = 160,
+    ) -> None:
+        super().__init__()
+        self.lambdas = tuple(float(lmbda) for lmbda in lambdas)
+        if not self.lambdas or self.lambdas[0] <= 0 or list(lambdas) != sorted(set(lambdas)):
+            raise ValueError(f"lambdas must rise from above zero, not be {list(lambdas)}")
+        if M % STEPS:
+            raise ValueError(f"M must be a multiple of {STEPS}, not {M}")
+        a, b, c = widths
+        self.M, self.N = M, N
+        self.g_a = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            conv3x3(16, a),
+            *_blocks(a, analysis[0]),
+            conv3x3(a, b, stride=2),
+            *_blocks(b, analysis[1]),
+            conv3x3(b, c, stride=2),
+            *_blocks(c, analysis[2]),
+            conv3x3(c, M),
+        )
+        self.g_s = nn.Sequential(
+            conv3x3(M, c),
+            *_blocks(c, synthesis[2]),
+            subpel_conv3x3(c, b, 2),
+            *_blocks(b, synthesis[1]),
+            subpel_conv3x3(b, a, 2),
+            *_blocks(a, synthesis[0]),
+            conv3x3(a, 16),
+            nn.PixelShuffle(4),
+        )
+        self.gains = RateGains(self.lambdas, M)
+        self.h_a = hyper_analysis(M, N)
+        self.context = ContextModel(N, M, len(self.lambdas), features, width)
+        self.entropy_bottleneck = IntegerEntropyBottleneck(N)
+        self.lowest = LowerBound(MIN_LOG_LIKELIHOOD)
+        self._channels = _step_channels(M)
+
+    @property
+    def levels(self) -> int:
+        """How many lambdas the network was made for."""
+        return len(self.lambdas)
+
+    @property
+    def qualities(self) -> int:
+        """How many operating points: eighths of the way from each lambda to the next."""
+        return (len(self.lambdas) - 1) * self.QUALITY_STEPS + 1
+
+    def lmbda_of(self, quality: Tensor) -> Tensor:
+        """The lambda of operating points: interpolated on a logarithmic scale."""
+        logs = torch.tensor([math.log(lmbda) for lmbda in self.lambdas], device=quality.device)
+        low = (quality // self.QUALITY_STEPS).clamp(max=max(0, len(logs) - 2))
+        share = quality / self.QUALITY_STEPS - low
+        high = (low + 1).clamp(max=len(logs) - 1)
+        return torch.exp(logs[low] + share * (logs[high] - logs[low]))
+
+    def lmbda_at(self, quality: int) -> float:
+        """The lambda of an operating point."""
+        return float(self.lmbda_of(torch.tensor(quality)))
+
+    def quality_of(self, lmbda: float) -> int:
+        """The operating point nearest to a lambda."""
+        points = self.lmbda_of(torch.arange(self.qualities))
+        return int((points.log() - math.log(lmbda)).abs().argmin())
+
+    def start_from(self, other: SketchHyperprior | SketchContext) -> None:
+        """Take over what another network has learned.
+
+        Of a hyperprior the transforms; blocks that it lacks change nothing yet. Of a network of
+        this kind all of it, at our lambdas: its vectors are interpolated, and those of its first
+        or last lambda stand for what lies beyond.
+
+        Raises:
+            ValueError: widths, M or N differ, or it has more blocks.
+        """
+        if isinstance(other, SketchContext):
+            state = other.state_dict()
+            places = np.interp(np.log(self.lambdas), np.log(other.lambdas), range(other.levels))
+            for name, layer in other.named_modules():
+                if isinstance(layer, Levels):
+                    quality = torch.from_numpy(places * self.QUALITY_STEPS)
+                    vectors = layer(quality, torch.float64)[..., 0, 0]
+                    state[f"{name}.vectors"] = vectors.float()
+            try:
+                self.load_state_dict(state)
+            except RuntimeError as error:
+                raise ValueError(str(error)) from None
+            return
+        for ours, theirs in ((self.g_a, other.g_a), (self.g_s, other.g_s)):
+            _adopt(ours, theirs)
+        try:
+            self.h_a.load_state_dict(other.h_a.state_dict())
+            self.entropy_bottleneck.load_state_dict(other.entropy_bottleneck.state_dict())
+        except RuntimeError as error:
+            raise ValueError(str(error)) from None
+
+    def forward(self, x: Tensor, quality: Tensor | None = None) -> NTCOutput:
+        """Code (B, 1, H, W) maps in 0..1; H and W multiples of 16.
+
+        Args:
+            x: the maps.
+            quality: (B,) operating points; None is the highest.
+
+        In training, gradients pass straight through rounding.
+        """
+        if quality is None:
+            quality = torch.full((len(x),), self.qualities - 1, device=x.device)
+        y = self.g_a(x)
+        with torch.autocast(x.device.type, enabled=False):
+            y = self.gains.scale(y.float(), quality)
+            restored, likelihoods = self.coded(y, self.h_a(y), quality, relaxed=self.training)
+        return NTCOutput(self.g_s(restored), likelihoods)
+
+    def coded(
+        self, y: Tensor, z: Tensor, quality: Tensor, relaxed: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What entropy coding does to scaled latents, and what it costs.
+
+        Args:
+            y: (B, M, h, w), before rounding.
+            z: (B, N, ceil(h/4), ceil(w/4)), before rounding.
+            quality: (B,).
+            relaxed: differentiable (hyper-latents are noisy then); else as files are coded.
+
+        Returns:
+            Latents as g_s takes them (B, M, h, w), and likelihoods of the streams.
+        """
+        cells = self._cells((y.shape[-2], y.shape[-1]), y.device)
+        kind = torch.float32 if relaxed else torch.float64
+        _, z_likelihoods = self.entropy_bottleneck(z, training=relaxed)
+        seen = [self.context.features(round_through(z).to(kind), cells.grid, quality)]
+        steps, likelihoods = [], []
+        for step, target in enumerate(cells.split(y)):
+            means, indexes = self.context.step(step, seen, quality, exact=not relaxed)
+            steps.append(round_through(target - means) + means)
+            likelihoods.append(self._likelihoods(target - means, scale_of_index(indexes)))
+            seen.append(self.context.as_seen(steps[-1]).to(kind))
+        restored = self.gains.restore(cells.join(steps), quality)
+        return restored, {"y": cells.join(likelihoods), "z": z_likelihoods}
+
+    def _likelihoods(self, rest: Tensor, scales: Tensor) -> Tensor:
+        """Probabilities of round(rest) under Gaussians, with gradients that descent can use.
+
+        Noise in place of rounding, as is usual, tells scales too little here: nearly all latents
+        are sure zeros, and noise puts each at 0.12 bits where rounding puts it at none, four times
+        the whole rate at low lambdas. So scales learn from rounded latents. Latents and means learn
+        from what noise would tell them on average: the slope of the cost, averaged over the unit
+        around them, which is the difference of the costs at its ends.
+        """
+        rounded = _log_mass(rest.round().detach(), scales)
+        with torch.no_grad():
+            slope = _log_mass(rest + 0.5, scales) - _log_mass(rest - 0.5, scales)
+            slope = slope.clamp(-STEEPEST, STEEPEST)
+        soft = slope * rest
+        return torch.exp(self.lowest(rounded + soft - soft.detach()))
+
+    @torch.no_grad()
+    def analyse(self, x: Tensor, limits: Limits, quality: Tensor) -> list[Part]:
+        """As `FileNTC.analyse` says."""
+        y, z = self.latents(x, quality)
+        return self.symbols(y, z, limits, quality)
+
+    def latents(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled latents (B, M, h, w) and hyper-latents (B, N, hz, wz) of maps, not rounded."""
+        with torch.autocast(x.device.type, enabled=False):
+            y = self.gains.scale(self.g_a(x).float(), quality)
+            return y, self.h_a(y)
+
+    @torch.no_grad()
+    def symbols(self, y: Tensor, z: Tensor, limits: Limits, quality: Tensor) -> list[Part]:
+        """Latents as `latents` gives them, or made better since, to symbols in stream order."""
+        z = z.round()
+        low, high = (bound.to(z).view(1, -1, 1, 1) for bound in (limits.z_low, limits.z_high))
+        z = torch.clamp(z, low, high)
+        cells = self._cells((y.shape[-2], y.shape[-1]), y.device)
+        targets, valid = cells.split(y), cells.valid()
+        reach = limits.y_reach.to(y.device)
+        parts = [hyper_part(z)]
+
+        def choose(step: int, found: EntropyParameters) -> Tensor:
+            most = reach[found.indexes.long()].to(y)
+            symbols = torch.clamp((targets[step] - found.means).round(), -most, most)
+            coded = [
+                part.flatten(1)[:, valid[step]].to(torch.int32) for part in (symbols, found.indexes)
+            ]
+            parts.append(Part("y", *coded))
+            return symbols * valid[step].view_as(symbols[0])
+
+        self._walk(z, cells, quality, choose)
+        return parts
+
+    @torch.no_grad()
+    def read(self, size: tuple[int, int], quality: int, read: Read) -> Latents:
+        """As `FileNTC.read` says."""
+        device = self.device
+        z = read_hyper_latents(self.N, size, read).to(device)
+        cells = self._cells(size, device)
+        valid = cells.valid()
+
+        def take(step: int, found: EntropyParameters) -> Tensor:
+            symbols = torch.zeros_like(found.means).flatten()
+            coded = read("y", found.indexes.flatten()[valid[step]].cpu().numpy())
+            symbols[valid[step]] = torch.from_numpy(coded).to(symbols)
+            return symbols.view_as(found.means)
+
+        at = torch.tensor([quality], device=device)
+        return Latents(self._walk(z, cells, at, take), at)
+
+    def _walk(
+        self,
+        z: Tensor,
+        cells: _Cells,
+        quality: Tensor,
+        symbols_of: Callable[[int, EntropyParameters], Tensor],
+    ) -> Tensor:
+        """Go through the steps as sender and receiver both do; returns y_hat (B, M, h, w)."""
+        with torch.autocast(z.device.type, enabled=False):
+            seen = [self.context.features(z.double(), cells.grid, quality)]
+            coded = []
+            for step in range(STEPS):
+                found = self.context.step(step, seen, quality)
+                coded.append(symbols_of(step, found) + found.means)
+                seen.append(self.context.as_seen(coded[-1]).double())
+            return cells.join(coded)
+
+    @torch.no_grad()
+    def synthesise(self, latents: Latents) -> Tensor:
+        """As `FileNTC.synthesise` says."""
+        x_hat: Tensor = self.g_s(self.gains.restore(latents.y_hat, latents.quality))
+        return x_hat.float().clamp(0, 1)
+
+    def _cells(self, size: tuple[int, int], device: torch.device) -> _Cells:
+        grid = (-(-size[0] // 2), -(-size[1] // 2))
+        return _Cells(size, grid, [channels.to(device) for channels in self._channels])
+
+
+def _log_mass(values: Tensor, scales: Tensor) -> Tensor:
+    """log of a zero-mean Gaussian's mass within half a unit of values, also far out."""
+    near = torch.special.log_ndtr((0.5 - values.abs()) / scales)
+    far = torch.special.log_ndtr((-0.5 - values.abs()) / scales)
+    log_mass: Tensor = near + torch.log1p(-torch.exp(far - near))
+    return log_mass
+
+
+def _blocks(channels: int, count: int) -> list[nn.Module]:
+    return [ResidualBlock(channels, channels) for _ in range(count)]
+
+
+def _adopt(ours: nn.Sequential, theirs: nn.Sequential) -> None:
+    """Copy layers in order; of ours that have no counterpart, residual blocks become identities."""
+    left = list(theirs)
+    for layer in ours:
+        if isinstance(layer, ResidualBlock) and not isinstance(left[0], ResidualBlock):
+            nn.init.zeros_(layer.conv2.weight)
+            nn.init.zeros_(layer.conv2.bias)
+            continue
+        source = left.pop(0)
+        try:
+            layer.load_state_dict(source.state_dict())
+        except RuntimeError as error:
+            raise ValueError(str(error)) from None
+    if left:
+        raise ValueError("it has more layers than this network")

@@ -1,0 +1,25 @@
+"""What a run's folder and settings say of its W&B run; trainings and evaluations alike."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from picsnet.files import atomic_write
+
+
+def wandb_mode(asked: str) -> str:
+    """How W&B is run: online, offline or disabled; for ``auto`` online where a key is set."""
+    if asked != "auto":
+        return asked
+    return "online" if os.environ.get("WANDB_API_KEY") else "offline"
+
+
+def wandb_id(folder: Path) -> str:
+    """The run's id, kept in its folder: begun again, it goes on in the same dashboard."""
+    path = folder / "wandb_id"
+    if not path.is_file():
+        with atomic_write(path) as part:
+            part.write_text(secrets.token_hex(4))
+    return path.read_text()

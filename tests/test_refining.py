@@ -1,0 +1,81 @@
+"""Efforts of the encoder: better latents for a picture, for any decoder."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from picsnet.checkpoints import SketchModel
+from picsnet.codec import SketchCodec
+from picsnet.errors import UsageError
+from picsnet.ntc.context import SketchContext
+from picsnet.ntc.hyperprior import SketchHyperprior
+from picsnet.refining import STEPS, refine
+from tests.conftest import drawn_map
+from tests.vectors import models
+
+
+@pytest.fixture(scope="module")
+def model() -> SketchModel:
+    return next(m for m in models().values() if isinstance(m.network, SketchContext))
+
+
+def _loss(model: SketchModel, sketch: np.ndarray, effort: int) -> tuple[float, float]:
+    network = model.network
+    assert isinstance(network, SketchContext)
+    x = torch.zeros(1, 1, -(-sketch.shape[0] // 16) * 16, -(-sketch.shape[1] // 16) * 16)
+    x[0, 0, : sketch.shape[0], : sketch.shape[1]] = torch.from_numpy(sketch) / 255
+    height, width = sketch.shape
+    found = refine(network, x, (height, width), model.quality, effort)
+    return found.before, found.after
+
+
+def test_more_effort_finds_better_latents(model: SketchModel) -> None:
+    sketch = drawn_map(180, 200, 3)
+    before, little = _loss(model, sketch, 2)
+    again, much = _loss(model, sketch, 5)
+    assert again == pytest.approx(before)
+    assert much < little < before
+
+
+def test_weights_are_left_as_they_were(model: SketchModel) -> None:
+    state = {key: value.clone() for key, value in model.network.state_dict().items()}
+    _loss(model, drawn_map(176, 176, 1), 1)
+    assert all(torch.equal(value, state[key]) for key, value in model.network.state_dict().items())
+    assert not any(p.requires_grad for p in model.network.parameters())
+
+
+@pytest.mark.parametrize("size", [(16, 16), (100, 40), (170, 190)])
+def test_files_of_any_effort_are_read_as_usual(model: SketchModel, size: tuple[int, int]) -> None:
+    """Also of maps that are too small for MS-SSIM."""
+    sketch = drawn_map(*size, seed=4)
+    data = SketchCodec(model, effort=3).encode_map(sketch)
+    assert SketchCodec(model).decode_map(data).shape == size
+    assert data == SketchCodec(model, effort=3).encode_map(sketch)
+
+
+def test_quality_is_continuous(model: SketchModel) -> None:
+    sketch = drawn_map(128, 128, 2)
+    files = {q: SketchCodec(model, q).encode_map(sketch) for q in (0, 0.125, 1, 1.5, 2)}
+    assert len(set(files.values())) == len(files)
+    for data in files.values():
+        assert SketchCodec(model).decode_map(data).shape == (128, 128)
+    # Nearer than an eighth is the same.
+    assert SketchCodec(model, 1.01).encode_map(sketch) == files[1]
+
+
+@pytest.mark.parametrize("quality", [-0.1, 2.1, 40])
+def test_qualities_there_are_not(model: SketchModel, quality: float) -> None:
+    with pytest.raises(UsageError, match=r"--quality .* must be 0 to 2"):
+        SketchCodec(model, quality)
+
+
+def test_networks_for_one_lambda_have_neither(model: SketchModel) -> None:
+    fixed = next(m for m in models().values() if isinstance(m.network, SketchHyperprior))
+    with pytest.raises(UsageError, match="has one quality"):
+        SketchCodec(fixed, 1)
+    with pytest.raises(UsageError, match="effort 0 only"):
+        SketchCodec(fixed, effort=1)
+    with pytest.raises(UsageError, match=f"0 to {len(STEPS) - 1}"):
+        SketchCodec(model, effort=10)
