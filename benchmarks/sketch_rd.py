@@ -5,13 +5,19 @@
 sketches the photographs, codes the maps with every sketch model that ships and with AVIF, JPEG,
 JPEG 2000, JPEG XL and WebP as far as Pillow has them (``picsnet.classical``), and writes
 ``sketch_rd.json``, ``.png`` and ``.svg`` to ``out/sketch_rd``. It takes 10 to 20 seconds a picture
-on one core.
+on one core; ``--efforts 0 9`` adds minutes a picture, ``--paper CKPT...`` (training checkpoints of
+``sketch_cheng2020_lambda*.yaml``) some ten seconds for each.
 
-Rate is the size of the file on disk, over the map's pixels; quality is MS-SSIM between the original
-and the decoded map, both 8-bit. A point is the mean of both over all pictures at one setting;
-decibels are those of the mean. BD-rate compares our models, all of them, with the upper hull of
-each classical codec: at every rate the codec gets its best setting. ``bare`` rates leave out what
-AVIF and WebP wrap around the coded picture, and nothing of ours.
+Rate is the size of the file on disk, over the map's pixels. Quality is MS-SSIM between the original
+and the decoded map, both 8-bit, and the F-measure of their edges (thinned, above 0.5, within two
+pixels). A point is the mean over all pictures at one setting; decibels are those of the mean.
+BD-rate compares our models, all of them, with the upper hull of each classical codec, of all of
+them together ("best classical"), and with the paper's network: at every rate the codec gets its
+best setting. ``bare`` rates leave out what AVIF and WebP wrap around the coded picture, and nothing
+of ours.
+
+The paper's network has a floating-point entropy model: its files are decoded by the process that
+wrote them, and would be by no other machine for sure.
 """
 
 from __future__ import annotations
@@ -32,12 +38,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from picsnet.checkpoints import SketchModel
 from picsnet.classical import CODECS, grid, why_missing
 from picsnet.errors import DataError, PicsnetError, UsageError
+from picsnet.evaluation.baselines.strings import read_strings, write_strings
+from picsnet.evaluation.edges import edge_agreement, thinned
 from picsnet.files import IMAGE_SUFFIXES, InputFile, atomic_write, expand_inputs
 from picsnet.images import load_grey, load_rgb
 from picsnet.metrics import (
     MS_SSIM_SHORTEST_SIDE,
+    BDRate,
     bd_rate,
     bpp,
     map_ms_ssim,
@@ -48,16 +58,12 @@ from picsnet.metrics import (
 Map = NDArray[np.uint8]
 
 OURS = "picsnet"
+PAPER = "paper's network"
+BEST = "best classical"
+METRICS = ("ms_ssim_db", "ms_ssim", "edge_f")
+PAPER_RATE = 0.0123
+"""Bits per pixel of a sketch at lambda 0.5 in the paper: 403 bytes at 512x512."""
 LABELS = {"JPEG2000": "JPEG 2000", "JXL": "JPEG XL", "WEBP": "WebP"}
-# Okabe and Ito's colours, told apart by colour-blind readers too; ours is the darkest.
-COLOURS = {
-    OURS: "#000000",
-    "AVIF": "#D55E00",
-    "JPEG": "#999999",
-    "JPEG2000": "#0072B2",
-    "JXL": "#009E73",
-    "WEBP": "#CC79A7",
-}
 RATE_RANGE = (0.002, 0.1)
 """Bits per pixel that the figure shows."""
 
@@ -89,18 +95,18 @@ class Point(Protocol):
 
 
 class ModelPoint:
-    """One of our models; its lambda is the setting."""
+    """One of our models at one operating point."""
 
-    codec = OURS
-
-    def __init__(self, spec: str, device: str) -> None:
-        from picsnet.checkpoints import load_model
+    def __init__(self, model: SketchModel, quality: int, effort: int) -> None:
         from picsnet.codec import SketchCodec
 
-        model = load_model(spec, device=device)
-        self.name = f"{OURS} {model.name}"
-        self.lmbda = float(model.card["lmbda"])
-        self._codec = SketchCodec(model)
+        self.codec = OURS if effort == 0 else f"{OURS}, effort {effort}"
+        self.lmbda = model.network.lmbda_at(quality) or float(model.card["lmbda"])
+        self.name = f"{self.codec} {Path(model.name).name}"
+        if quality != model.quality or "model" not in model.card:
+            self.name += f" at {self.lmbda:g}"
+        own = None if quality == model.quality else quality / model.network.QUALITY_STEPS
+        self._codec = SketchCodec(model, own, effort)
 
     def encode(self, sketch: Map) -> bytes:
         """A .pics file."""
@@ -112,6 +118,58 @@ class ModelPoint:
 
     def container_bytes(self, data: bytes) -> int:
         """None is left out of ours: its header counts in full."""
+        return 0
+
+    def predicted(self, sketch: Map) -> tuple[float, int] | None:
+        """Bytes of symbols by the network's likelihoods, and those that the file spends on them."""
+        from picsnet.bitstream import layer_bytes
+
+        if self._codec.effort:
+            return None
+        spent = layer_bytes(self._codec.encode_map(sketch))["sketch"]
+        return self._codec.predicted_bits(sketch) / 8, spent
+
+
+class PaperPoint:
+    """The paper's network, from a training checkpoint."""
+
+    codec = PAPER
+
+    def __init__(self, spec: str) -> None:
+        from picsnet.checkpoints import load_lightning
+        from picsnet.ntc.cheng2020 import Cheng2020Sketch
+
+        network, card, _ = load_lightning(Path(spec))
+        if not isinstance(network, Cheng2020Sketch):
+            raise UsageError(f"--paper {spec}: is a {card['architecture']}; give it to --ckpt")
+        self.lmbda = float(card["lmbda"])
+        self.name = f"{PAPER} at {self.lmbda:g}"
+        paper: Any = network.eval().requires_grad_(False)
+        paper.update(force=True)
+        self._network = paper
+
+    def encode(self, sketch: Map) -> bytes:
+        """Its two strings, and the size, as a file."""
+        import torch
+
+        height, width = sketch.shape
+        multiple = self._network.MULTIPLE
+        x = torch.from_numpy(sketch.astype(np.float32))[None, None] / 255
+        x = torch.nn.functional.pad(x, (0, -width % multiple, 0, -height % multiple))
+        strings = self._network.compress(x)["strings"]
+        return write_strings(width, height, [bytes(one[0]) for one in strings])
+
+    def decode(self, data: bytes) -> Map:
+        """The map in such a file."""
+        width, height, strings = read_strings(data, 2)
+        shape = [-(-side // self._network.MULTIPLE) for side in (height, width)]
+        x_hat = self._network.decompress([[one] for one in strings], shape)["x_hat"]
+        levels = x_hat[0, 0, :height, :width].clamp(0, 1).mul(255).round()
+        decoded: Map = levels.numpy().astype(np.uint8)
+        return decoded
+
+    def container_bytes(self, data: bytes) -> int:
+        """Nothing is left out."""
         return 0
 
 
@@ -127,6 +185,7 @@ class Row:
     bpp: float
     bare_bpp: float  # without the container
     ms_ssim: float
+    edge_f: float
     encode_ms: float
     decode_ms: float
 
@@ -137,12 +196,13 @@ class Summary:
 
     codec: str
     point: str
-    lmbda: float | None  # of our models
+    lmbda: float | None  # of learned codecs
     bpp: float  # means
     bare_bpp: float
     bytes: float
     ms_ssim: float
     ms_ssim_db: float  # of the mean
+    edge_f: float
     encode_ms: float  # medians
     decode_ms: float
 
@@ -174,6 +234,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="CODEC",
         help=f"classical codecs (default: {' '.join(CODECS)})",
     )
+    parser.add_argument(
+        "--efforts",
+        nargs="+",
+        type=int,
+        default=[0],
+        metavar="E",
+        help="of the encoder, 0 to 9, a curve for each (default: 0)",
+    )
+    parser.add_argument(
+        "--paper",
+        nargs="+",
+        default=[],
+        metavar="CKPT",
+        help="training checkpoints of the paper's network",
+    )
     parser.add_argument("--limit", type=_positive, help="only the first so many pictures by name")
     parser.add_argument("--device", default="cpu", help="where our models run (default: cpu)")
     parser.add_argument("--figure", type=Path, metavar="PATH", help="write the figure here too")
@@ -197,6 +272,8 @@ def main(arguments: list[str] | None = None) -> int:
         with atomic_write(options.output / "sketch_rd.json") as part:
             part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         figures = [options.output / "sketch_rd.png", options.output / "sketch_rd.svg"]
+        from benchmarks.sketch_rd_figure import draw
+
         draw(report, figures + ([options.figure] if options.figure else []))
     except PicsnetError as error:
         print(f"sketch_rd: error: {error}", file=sys.stderr)
@@ -212,7 +289,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for codec, reason in skipped.items():
         print(f"sketch_rd: {codec} is left out: {reason}", file=sys.stderr)
     points: list[Point] = [
-        *load_models(options.ckpt, options.device),
+        *load_models(options.ckpt, options.device, options.efforts),
+        *sorted((PaperPoint(spec) for spec in options.paper), key=lambda point: point.lmbda),
         *grid([codec for codec in options.codecs if codec not in skipped]),
     ]
     if not points:
@@ -232,20 +310,41 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         },
         "points": [asdict(summary) for summary in summaries],
         "bd_rate": compare(summaries),
+        "at_the_papers_quality": at_quality_of_paper(summaries),
+        "prediction": predictions(maps, points),
         "rows": [asdict(row) for row in rows],
     }
 
 
-def load_models(specs: Sequence[str] | None, device: str) -> list[ModelPoint]:
-    """Our points, by rising lambda: the models named, or all that ship."""
-    if specs is None:
-        from picsnet.checkpoints import shipped_models
+def load_models(
+    specs: Sequence[str] | None, device: str, efforts: Sequence[int]
+) -> list[ModelPoint]:
+    """Our points, by effort and rising lambda: the models named, or all that ship.
 
-        specs = shipped_models()
+    A network for a range of lambdas gives a point at each of them.
+    """
+    from picsnet.checkpoints import load_model
+    from picsnet.shipped import sketch_models
+
+    if specs is None:
+        specs = sketch_models()
         if not specs:
             print("sketch_rd: no sketch model ships; name some with --ckpt", file=sys.stderr)
-    models = [ModelPoint(spec, device) for spec in dict.fromkeys(specs)]
-    return sorted(models, key=lambda model: model.lmbda)
+    models = [load_model(spec, device=device) for spec in dict.fromkeys(specs)]
+    points = [
+        ModelPoint(model, quality, effort)
+        for effort in dict.fromkeys(efforts)
+        for model in models
+        for quality in _qualities(model)
+    ]
+    return sorted(points, key=lambda point: (point.codec, point.lmbda))
+
+
+def _qualities(model: SketchModel) -> Sequence[int]:
+    """Those at the network's lambdas; of a shipped operating point, its own."""
+    if "model" in model.card or model.network.qualities == 1:
+        return [model.quality]
+    return range(0, model.network.qualities, model.network.QUALITY_STEPS)
 
 
 def load_maps(
@@ -284,14 +383,23 @@ def code(maps: Sequence[tuple[str, Map]], points: Sequence[Point], quiet: bool) 
         tqdm(total=total, desc="coding", unit="file", disable=quiet) as bar,
     ):
         for picture, sketch in maps:
+            edges = thinned(sketch)
             for point in points:
-                rows.append(code_one(picture, sketch, point, Path(folder) / "coded"))
+                rows.append(code_one(picture, sketch, edges, point, Path(folder) / "coded"))
                 bar.update()
     return rows
 
 
-def code_one(picture: str, sketch: Map, point: Point, path: Path) -> Row:
-    """One map at one point: written to a file, measured there, and decoded from it."""
+def code_one(picture: str, sketch: Map, edges: NDArray[np.bool_], point: Point, path: Path) -> Row:
+    """One map at one point: written to a file, measured there, and decoded from it.
+
+    Args:
+        picture: its name.
+        sketch: the map.
+        edges: of it, thinned.
+        point: codec and setting.
+        path: of the file.
+    """
     start = time.perf_counter()
     path.write_bytes(point.encode(sketch))
     encode_seconds = time.perf_counter() - start
@@ -310,6 +418,7 @@ def code_one(picture: str, sketch: Map, point: Point, path: Path) -> Row:
         bpp=bpp(size, width, height),
         bare_bpp=bpp(size - container, width, height),
         ms_ssim=map_ms_ssim(sketch, decoded),
+        edge_f=edge_agreement(edges, thinned(decoded)),
         encode_ms=1000 * encode_seconds,
         decode_ms=1000 * decode_seconds,
     )
@@ -325,13 +434,14 @@ def summarise(rows: Sequence[Row], points: Sequence[Point]) -> list[Summary]:
             Summary(
                 codec=point.codec,
                 point=point.name,
-                lmbda=point.lmbda if isinstance(point, ModelPoint) else None,
+                lmbda=getattr(point, "lmbda", None),
                 bpp=statistics.fmean(row.bpp for row in own),
                 bare_bpp=statistics.fmean(row.bare_bpp for row in own),
                 bytes=statistics.fmean(row.bytes for row in own),
                 ms_ssim=quality,
                 # A point without any loss has no decibels; JSON has no infinity.
                 ms_ssim_db=min(ms_ssim_db(quality), 100.0),
+                edge_f=statistics.fmean(row.edge_f for row in own),
                 encode_ms=statistics.median(row.encode_ms for row in own),
                 decode_ms=statistics.median(row.decode_ms for row in own),
             )
@@ -340,28 +450,97 @@ def summarise(rows: Sequence[Row], points: Sequence[Point]) -> list[Summary]:
 
 
 def compare(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
-    """BD-rate of our models against the hull of each classical codec."""
-    ours = [summary for summary in summaries if summary.codec == OURS]
-    if not ours:
-        return []
+    """BD-rate of each of our series against every other codec, and the best of the classical."""
+    series = dict.fromkeys(s.codec for s in summaries)
+    classical = [codec for codec in series if codec in CODECS]
+    anchors = {codec: [codec] for codec in [*classical, *(c for c in series if c == PAPER)]}
+    if len(classical) > 1:
+        anchors[BEST] = classical
     comparisons = []
-    for codec in dict.fromkeys(s.codec for s in summaries if s.codec != OURS):
-        theirs = [summary for summary in summaries if summary.codec == codec]
-        for metric in ("ms_ssim_db", "ms_ssim"):
-            for rate in ("bpp", "bare_bpp"):
-                rates = [getattr(s, rate) for s in theirs]
-                quality = [getattr(s, metric) for s in theirs]
-                hull = upper_hull(rates, [s.ms_ssim for s in theirs])
-                result = bd_rate(
-                    [rates[i] for i in hull],
-                    [quality[i] for i in hull],
-                    [s.bpp for s in ours],
-                    [getattr(s, metric) for s in ours],
-                )
-                comparisons.append(
-                    {"anchor": codec, "metric": metric, "anchor_rate": rate, **asdict(result)}
-                )
+    for own in (codec for codec in series if codec.startswith(OURS)):
+        ours = [summary for summary in summaries if summary.codec == own]
+        for anchor, codecs in anchors.items():
+            theirs = [summary for summary in summaries if summary.codec in codecs]
+            for metric in METRICS:
+                for rate in ("bpp", "bare_bpp"):
+                    result = _bd_rate(theirs, ours, metric, rate)
+                    comparisons.append(
+                        {"codec": own, "anchor": anchor, "metric": metric, "anchor_rate": rate}
+                        | asdict(result)
+                    )
     return comparisons
+
+
+def _bd_rate(theirs: Sequence[Summary], ours: Sequence[Summary], metric: str, rate: str) -> BDRate:
+    rates = [getattr(s, rate) for s in theirs]
+    quality = [getattr(s, metric) for s in theirs]
+    # Decibels are no measure to average: the hull is that of MS-SSIM itself.
+    averaged = [s.edge_f if metric == "edge_f" else s.ms_ssim for s in theirs]
+    hull = upper_hull(rates, averaged)
+    return bd_rate(
+        [rates[i] for i in hull],
+        [quality[i] for i in hull],
+        [s.bpp for s in ours],
+        [getattr(s, metric) for s in ours],
+    )
+
+
+def at_quality_of_paper(
+    summaries: Sequence[Summary], rate: float = PAPER_RATE
+) -> list[dict[str, Any]]:
+    """What each of our series needs for the MS-SSIM that the paper's network has at a rate.
+
+    Args:
+        summaries: of all points.
+        rate: in bits per pixel; the default is the paper's own at lambda 0.5.
+    """
+    theirs = sorted((s for s in summaries if s.codec == PAPER), key=lambda s: s.bpp)
+    if len(theirs) < 2 or not theirs[0].bpp <= rate <= theirs[-1].bpp:
+        return []
+    logs = np.log([s.bpp for s in theirs])
+    quality = float(np.interp(np.log(rate), logs, [s.ms_ssim_db for s in theirs]))
+    found = []
+    for own in dict.fromkeys(s.codec for s in summaries if s.codec.startswith(OURS)):
+        ours = sorted((s for s in summaries if s.codec == own), key=lambda s: s.bpp)
+        inside = ours[0].ms_ssim_db <= quality <= ours[-1].ms_ssim_db
+        needed = np.interp(quality, [s.ms_ssim_db for s in ours], np.log([s.bpp for s in ours]))
+        found.append(
+            {
+                "codec": own,
+                "ms_ssim_db": quality,
+                "paper_bpp": rate,
+                "bpp": float(np.exp(needed)) if inside else None,
+                "bytes_at_512x512": float(np.exp(needed)) * 2**15 if inside else None,
+                "paper_bytes_at_512x512": rate * 2**15,
+            }
+        )
+    return found
+
+
+def predictions(
+    maps: Sequence[tuple[str, Map]], points: Sequence[Point]
+) -> dict[str, float] | None:
+    """How far bytes of symbols are from what the network's likelihoods say, over all files.
+
+    Returns:
+        ``excess_bytes``: the largest difference over the 1.5 % that are allowed;
+        ``mean_per_cent``: of the difference; ``files``: how many. None without models of ours.
+    """
+    pairs = [
+        pair
+        for point in points
+        if isinstance(point, ModelPoint)
+        for _, sketch in maps
+        if (pair := point.predicted(sketch)) is not None
+    ]
+    if not pairs:
+        return None
+    predicted, spent = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
+    return {
+        "excess_bytes": float((np.abs(spent - predicted) - 0.015 * predicted).max()),
+        "mean_per_cent": float(100 * (spent.sum() / predicted.sum() - 1)),
+        "files": len(pairs),
+    }
 
 
 def versions() -> dict[str, str]:
@@ -382,42 +561,61 @@ def versions() -> dict[str, str]:
 
 
 def tables(report: dict[str, Any]) -> str:
-    """Points on the hulls, then BD-rates, as Markdown."""
+    """Points on the hulls, BD-rates and what else is asked of ours, as Markdown."""
     lines = [
-        "| point | bytes | bpp | MS-SSIM | dB | encode ms | decode ms |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| point | bytes | bpp | MS-SSIM | dB | edge F | encode ms | decode ms |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for codec, points in by_codec(report).items():
-        shown = points if codec == OURS else hull_of(points)
+        shown = hull_of(points, "ms_ssim") if codec in CODECS else points
         lines += [
             f"| {p['point']} | {p['bytes']:.0f} | {p['bpp']:.4f} | {p['ms_ssim']:.4f} "
-            f"| {p['ms_ssim_db']:.2f} | {p['encode_ms']:.0f} | {p['decode_ms']:.0f} |"
+            f"| {p['ms_ssim_db']:.2f} | {p['edge_f']:.3f} | {p['encode_ms']:.0f} "
+            f"| {p['decode_ms']:.0f} |"
             for p in shown
-            if codec == OURS or p["bpp"] <= RATE_RANGE[1]
+            if codec not in CODECS or p["bpp"] <= RATE_RANGE[1]
         ]
-    if report["bd_rate"]:
+    for own in dict.fromkeys(result["codec"] for result in report["bd_rate"]):
         lines += [
             "",
-            f"BD-rate of {OURS}, per cent (negative: {OURS} needs less), and the share of "
-            f"{OURS}'s quality range that both reach:",
+            f"BD-rate of {own}, per cent (negative: it needs less), and the share of its quality "
+            "range that both reach:",
             "",
-            "| against | dB | MS-SSIM | dB, bare | MS-SSIM, bare |",
-            "| --- | --- | --- | --- | --- |",
+            "| against | dB | MS-SSIM | edge F | dB, bare | MS-SSIM, bare | edge F, bare |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
         ]
-    cells: dict[str, dict[tuple[str, str], str]] = {}
-    for result in report["bd_rate"]:
-        text = result["reason"]
-        if result["percent"] is not None:
-            text = f"{result['percent']:+.1f} ({result['overlap']:.0%})"
-        row = cells.setdefault(result["anchor"], {})
-        row[result["anchor_rate"], result["metric"]] = text
-    for anchor, row in cells.items():
-        lines.append(f"| {LABELS.get(anchor, anchor)} | " + " | ".join(row[key] for key in _CELLS))
-        lines[-1] += " |"
+        cells: dict[str, dict[tuple[str, str], str]] = {}
+        for result in report["bd_rate"]:
+            if result["codec"] == own:
+                text = result["reason"]
+                if result["percent"] is not None:
+                    text = f"{result['percent']:+.1f} ({result['overlap']:.0%})"
+                row = cells.setdefault(result["anchor"], {})
+                row[result["anchor_rate"], result["metric"]] = text
+        for anchor, row in cells.items():
+            values = " | ".join(row[key] for key in _CELLS)
+            lines.append(f"| {LABELS.get(anchor, anchor)} | {values} |")
+    for found in report["at_the_papers_quality"]:
+        needed = found["bytes_at_512x512"]
+        text = "has no such quality" if needed is None else f"needs {needed:.0f}"
+        lines += [
+            "",
+            f"At the {found['ms_ssim_db']:.2f} dB that {PAPER} has for "
+            f"{found['paper_bytes_at_512x512']:.0f} bytes of 512x512 pixels, {found['codec']} "
+            f"{text}.",
+        ]
+    if report["prediction"] is not None:
+        p = report["prediction"]
+        lines += [
+            "",
+            f"Symbols of {p['files']} files take {p['mean_per_cent']:+.2f} % against what the "
+            f"network's likelihoods say; no file is off by more than 1.5 % and "
+            f"{max(0.0, p['excess_bytes']):.1f} bytes.",
+        ]
     return "\n".join(lines)
 
 
-_CELLS = [(rate, metric) for rate in ("bpp", "bare_bpp") for metric in ("ms_ssim_db", "ms_ssim")]
+_CELLS = [(rate, metric) for rate in ("bpp", "bare_bpp") for metric in METRICS]
 
 
 def by_codec(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -428,118 +626,15 @@ def by_codec(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return groups
 
 
-def hull_of(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of one codec's points that lie on its upper hull, by rising rate."""
-    hull = upper_hull([p["bpp"] for p in points], [p["ms_ssim"] for p in points])
-    return [points[i] for i in hull]
+def hull_of(points: Sequence[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """Those of one codec's points that lie on its upper hull, by rising rate.
 
-
-def draw(report: dict[str, Any], paths: Sequence[Path]) -> None:
-    """The figure: MS-SSIM over rate, plain and in decibels, a line for each codec.
-
-    Raises:
-        OutputError: a file cannot be written.
-        UsageError: matplotlib does not write files of that kind.
+    Args:
+        points: as the report has them.
+        metric: a measure to be averaged: "ms_ssim" or "edge_f".
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    style: Any = {
-        "svg.hashsalt": "picsnet",  # the same figure has the same bytes
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    with matplotlib.rc_context(style):
-        figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained")
-        count = len(report["settings"]["pictures"])
-        plural = "" if count == 1 else "s"
-        figure.suptitle(
-            f"Coding of soft edge maps ({report['settings']['maps']}; {count} picture{plural})",
-            fontsize=10,
-        )
-        panels = (("ms_ssim", "MS-SSIM"), ("ms_ssim_db", "MS-SSIM, dB"))
-        for ax, (metric, label) in zip(axes, panels, strict=True):
-            _draw_panel(ax, by_codec(report), metric)
-            ax.set_ylabel(label)
-        for path in paths:
-            dateless = {"Date": None} if path.suffix.lower() in (".svg", ".pdf") else None
-            try:
-                with atomic_write(path) as part:
-                    figure.savefig(part, dpi=160, metadata=dateless)
-            except ValueError as error:
-                raise UsageError(f"{path}: {error}; name it .png or .svg") from None
-        plt.close(figure)
-
-
-def _draw_panel(ax: Any, groups: dict[str, list[dict[str, Any]]], metric: str) -> None:
-    ends: list[tuple[float, float, str]] = []  # height, rate, codec of a line's right end
-    shown: list[float] = []
-    for codec, points in groups.items():
-        colour, own = COLOURS[codec], codec == OURS
-        line = sorted(points, key=lambda p: p["bpp"]) if own else hull_of(points)
-        rates, quality = [p["bpp"] for p in line], [p[metric] for p in line]
-        ax.plot(
-            rates,
-            quality,
-            color=colour,
-            lw=2.2 if own else 1.3,
-            marker="o",
-            ms=5 if own else 2.5,
-            zorder=3 if own else 2,
-        )
-        if own:
-            for point in line:
-                ax.annotate(
-                    f"λ {point['lmbda']:g}",
-                    (point["bpp"], point[metric]),
-                    xytext=(-4, 5),
-                    textcoords="offset points",
-                    ha="right",
-                    fontsize=7.5,
-                )
-        end = min(rates[-1], RATE_RANGE[1])
-        ends.append((float(np.interp(np.log(end), np.log(rates), quality)), end, codec))
-        shown += [q for r, q in zip(rates, quality, strict=True) if r <= RATE_RANGE[1]]
-    shown += [height for height, _, _ in ends]
-    low, high = min(shown), max(shown)
-    margin = 0.05 * (high - low) or 0.05
-    ax.set(xscale="log", xlim=RATE_RANGE, ylim=(low - margin, high + margin))
-    ticks = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.set_xticks([], minor=True)
-    ax.set_xlabel("rate, bits per pixel (whole files)")
-    ax.grid(True, color="#e5e5e5", lw=0.6)
-    ax.set_axisbelow(True)
-    _label_ends(ax, ends, gap=0.055 * (high - low + 2 * margin))
-
-
-def _label_ends(ax: Any, ends: list[tuple[float, float, str]], gap: float) -> None:
-    """Names at the lines' right ends, moved apart where they would overlap."""
-    near = 0.7 * RATE_RANGE[1]
-    at_edge = sorted((height, RATE_RANGE[1], codec) for height, rate, codec in ends if rate >= near)
-    inside = [end for end in ends if end[1] < near]
-    heights = [height for height, _, _ in at_edge]
-    for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + gap)
-    surplus = max(0.0, heights[-1] - ax.get_ylim()[1]) if heights else 0.0
-    labels = [(h - surplus, end) for h, end in zip(heights, at_edge, strict=True)]
-    for height, (_, rate, codec) in labels + [(end[0], end) for end in inside]:
-        # Ours ends among the others: its name goes above its last lambda, to the left.
-        own = codec == OURS
-        ax.annotate(
-            LABELS.get(codec, codec),
-            (rate, height),
-            xytext=(-4, 20) if own else (6, 0),
-            textcoords="offset points",
-            ha="right" if own else "left",
-            va="center",
-            color=COLOURS[codec],
-            fontweight="bold" if own else "normal",
-            annotation_clip=False,
-        )
+    hull = upper_hull([p["bpp"] for p in points], [p[metric] for p in points])
+    return [points[i] for i in hull]
 
 
 def _positive(text: str) -> int:

@@ -8,12 +8,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from benchmarks import sketch_rd
-from benchmarks.sketch_rd import OURS, Summary, code_one, compare
+from benchmarks.sketch_rd import (
+    BEST,
+    OURS,
+    PAPER,
+    PaperPoint,
+    Summary,
+    at_quality_of_paper,
+    code_one,
+    compare,
+)
 from picsnet.classical import ClassicalPoint
-from tests.conftest import drawn_map
+from picsnet.evaluation.edges import thinned
+from tests.conftest import REPOSITORY, drawn_map
+from tests.test_checkpoints import lightning_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +63,11 @@ def test_report_figures_and_tables(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sketch_rd, "ModelPoint", StoredMap)
+    monkeypatch.setattr(
+        sketch_rd,
+        "load_models",
+        lambda specs, device, efforts: [StoredMap(spec, device) for spec in sorted(specs)],
+    )
     figure = tmp_path / "docs" / "copy.png"
     arguments = ["--maps", str(small_maps), "--ckpt", "4", "2", "8", "--codecs", "JPEG", "WEBP"]
     arguments += ["-q", "-o", str(tmp_path / "out"), "--figure", str(figure)]
@@ -68,7 +84,9 @@ def test_report_figures_and_tables(
         assert point["bpp"] == pytest.approx(np.mean([8 * r["bytes"] / (176 * 200) for r in rows]))
         assert point["ms_ssim"] == pytest.approx(np.mean([row["ms_ssim"] for row in rows]))
     compared = {(c["anchor"], c["metric"], c["anchor_rate"]) for c in report["bd_rate"]}
-    assert len(compared) == 8
+    assert (
+        len(compared) == 3 * 3 * 2
+    )  # JPEG, WebP and both; three measures; with container and without
 
     with Image.open(figure) as picture, Image.open(tmp_path / "out/sketch_rd.png") as same:
         assert picture.size == same.size and picture.width > 1000
@@ -79,10 +97,12 @@ def test_report_figures_and_tables(
 
 def test_rate_is_the_size_of_the_file_on_disk(tmp_path: Path) -> None:
     sketch = drawn_map(176, 200, seed=1)
-    row = code_one("a.png", sketch, ClassicalPoint("JPEG", 5, 2), tmp_path / "coded")
+    point = ClassicalPoint("JPEG", 5, 2)
+    row = code_one("a.png", sketch, thinned(sketch), point, tmp_path / "coded")
     assert row.bytes == (tmp_path / "coded").stat().st_size
     assert row.bpp == row.bytes * 8 / (176 * 200)
     assert 0 < row.ms_ssim < 1
+    assert 0 < row.edge_f < 1
     assert row.encode_ms > 0 and row.decode_ms > 0
 
 
@@ -90,7 +110,17 @@ def test_bd_rate_compares_with_the_hull_of_each_codec() -> None:
     def summary(codec: str, rate: float, decibels: float) -> Summary:
         quality = 1 - 10 ** (-decibels / 10)
         return Summary(
-            codec, f"{codec} {rate}", None, rate, rate / 2, 1.0, quality, decibels, 1.0, 1.0
+            codec=codec,
+            point=f"{codec} {rate}",
+            lmbda=None,
+            bpp=rate,
+            bare_bpp=rate / 2,
+            bytes=1.0,
+            ms_ssim=quality,
+            ms_ssim_db=decibels,
+            edge_f=decibels / 10,
+            encode_ms=1.0,
+            decode_ms=1.0,
         )
 
     ours = [summary(OURS, rate, q) for rate, q in ((0.005, 4.0), (0.01, 6.0), (0.02, 8.0))]
@@ -99,7 +129,23 @@ def test_bd_rate_compares_with_the_hull_of_each_codec() -> None:
     results = {(r["metric"], r["anchor_rate"]): r for r in compare([*ours, *anchor, worse])}
     assert results["ms_ssim_db", "bpp"]["percent"] == pytest.approx(-50)
     assert results["ms_ssim", "bpp"]["percent"] == pytest.approx(-50)
+    assert results["edge_f", "bpp"]["percent"] == pytest.approx(-50)
     assert results["ms_ssim_db", "bare_bpp"]["percent"] == pytest.approx(0, abs=1e-6)
+    assert {r["anchor"] for r in compare([*ours, *anchor])} == {"AVIF"}
+    # With two classical codecs, their best together is an opponent, too; the paper's is not in it.
+    jpeg = [summary("JPEG", rate, q) for rate, q in ((0.005, 4.0), (0.1, 6.0), (0.2, 8.0))]
+    paper = [summary(PAPER, rate, q) for rate, q in ((0.001, 4.0), (0.002, 6.0), (0.004, 8.0))]
+    best = {
+        r["anchor"]: r["percent"]
+        for r in compare([*ours, *anchor, *jpeg, *paper])
+        if (r["metric"], r["anchor_rate"]) == ("ms_ssim", "bpp")
+    }
+    assert set(best) == {"AVIF", "JPEG", PAPER, BEST}
+    assert best["AVIF"] < best[BEST] < 0 < best[PAPER]
+    (needed,) = at_quality_of_paper([*ours, *paper], rate=0.002)
+    assert needed["bpp"] == pytest.approx(0.01)
+    assert needed["bytes_at_512x512"] == pytest.approx(0.01 * 512 * 512 / 8)
+    assert at_quality_of_paper([*ours, *paper], rate=0.01) == []
 
 
 @pytest.mark.parametrize(
@@ -123,3 +169,31 @@ def test_mistakes_are_one_line(
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("sketch_rd: error: ") and message in last
     assert not (tmp_path / "out").exists()
+
+
+def test_the_papers_network_goes_through_files(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    spec = lightning_checkpoint(tmp_path / "last.ckpt", "cheng2020-attn-sketch", {"N": 8})
+    point = PaperPoint(str(spec))
+    assert point.lmbda == 0.5
+    sketch = drawn_map(176, 200, seed=1)
+    row = code_one("a.png", sketch, thinned(sketch), point, tmp_path / "coded")
+    assert row.bytes == (tmp_path / "coded").stat().st_size > 10
+    decoded = point.decode((tmp_path / "coded").read_bytes())
+    assert decoded.shape == sketch.shape and decoded.dtype == np.uint8
+
+
+def test_our_points_are_the_networks_lambdas(
+    small_maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network for a range has a point at each; rates go up with them, and are as predicted."""
+    arguments = ["--maps", str(small_maps), "--codecs", "-q", "-o", str(tmp_path / "out")]
+    model = REPOSITORY / "tests" / "vectors" / "picsnet-context"
+    assert sketch_rd.main([*arguments, "--ckpt", str(model), "--efforts", "0", "1"]) == 0
+    report = json.loads((tmp_path / "out" / "sketch_rd.json").read_text())
+    points = [(point["codec"], point["lmbda"]) for point in report["points"]]
+    assert points == [
+        (codec, lmbda) for codec in (OURS, f"{OURS}, effort 1") for lmbda in (0.25, 0.5, 1.0)
+    ]
+    assert report["prediction"]["files"] == 6
+    assert "likelihoods" in capsys.readouterr().out
