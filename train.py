@@ -95,7 +95,7 @@ def train_edge(config: EdgeRunConfig) -> None:
 
 
 def train_ntc(config: NTCRunConfig) -> None:
-    """Train a sketch NTC at one lambda, on maps of photographs or on maps as they are."""
+    """Train a sketch NTC, on maps of photographs or on maps as they are."""
 
     from datamodules.maps import MapDataSettings, SketchMapDataModule, list_maps, split_maps
     from picsnet.checkpoints import load_weights

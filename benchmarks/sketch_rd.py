@@ -293,6 +293,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         *sorted((PaperPoint(spec) for spec in options.paper), key=lambda point: point.lmbda),
         *grid([codec for codec in options.codecs if codec not in skipped]),
     ]
+    names = [point.name for point in points]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"two models are both called {twice[0]!r}; name one of them at a time")
     if not points:
         raise UsageError("there is nothing to measure; name models with --ckpt, or --codecs")
     maps, source = load_maps(files, options)
@@ -502,6 +505,7 @@ def at_quality_of_paper(
     found = []
     for own in dict.fromkeys(s.codec for s in summaries if s.codec.startswith(OURS)):
         ours = sorted((s for s in summaries if s.codec == own), key=lambda s: s.bpp)
+        ours.sort(key=lambda s: s.ms_ssim_db)
         inside = ours[0].ms_ssim_db <= quality <= ours[-1].ms_ssim_db
         needed = np.interp(quality, [s.ms_ssim_db for s in ours], np.log([s.bpp for s in ours]))
         found.append(
@@ -645,4 +649,6 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
+    # A file that is run has its own folder on the path, not the one that holds ``benchmarks``.
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     sys.exit(main())

@@ -20,10 +20,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("report", type=Path, help="sketch_rd.json")
     report = json.loads(parser.parse_args(arguments).report.read_text(encoding="utf-8"))
     points = {point["point"].removeprefix("picsnet "): point for point in report["points"]}
-    for name in shipped.sketch_models():
-        if name not in points:
+    cards = shipped.cards()
+    # A network for several lambdas is measured at its operating points; its own card has that of
+    # the lambda at which it codes where none is asked for.
+    own = {
+        card["model"]: name
+        for name, card in cards.items()
+        if "model" in card and card["lmbda"] == cards[card["model"]]["lmbda"]
+    }
+    for name in cards:
+        point = points.get(own.get(name, name))
+        if point is None:
             continue
-        point = points[name]
         card = json.loads((shipped.FOLDER / name / shipped.CARD).read_text(encoding="utf-8"))
         card["measured"] = {
             "maps": report["settings"]["maps"],

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from picsnet.ntc import build
 from picsnet.ntc.base import FileNTC
 from picsnet.ntc.context import Levels, SketchContext
 from picsnet.ntc.fixedpoint import ACTIVATION_BITS, WEIGHT_BITS, FixedPointConv2d
-from picsnet.ntc.hyperprior import SketchHyperprior
+from picsnet.ntc.hyperprior import SCALE_LEVELS, SketchHyperprior
 from picsnet.ntc.tables import CodingTables, build_tables
 from picsnet.shipped import CARD, WEIGHTS
 
@@ -91,7 +92,9 @@ def find_by_fingerprint(fingerprint: bytes, device: str | torch.device = "cpu") 
         CheckpointError: none of them is.
     """
     for name, card in shipped.cards().items():
-        if "lmbda" in card and card["fingerprint"] == fingerprint.hex():
+        # Operating points of a network have its fingerprint; a file says its own point.
+        whole = "lmbda" in card and "model" not in card
+        if whole and card["fingerprint"] == fingerprint.hex():
             return load_model(name, device)
     raise CheckpointError(
         f"no shipped model has the fingerprint {fingerprint.hex()}; "
@@ -262,6 +265,9 @@ def _assemble(
                 for part in CodingTables._fields
             )
         )
+        counts = (len(tables.z.lengths), len(tables.y.lengths))
+        if counts != (network.N, SCALE_LEVELS):
+            raise ValueError(f"{counts[0]} and {counts[1]} coding tables")
         for layer in network.modules():
             if isinstance(layer, FixedPointConv2d):
                 layer.check_exact()
@@ -276,21 +282,29 @@ def _assemble(
 
 
 def _from_export(folder: Path, spec: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    source = folder
     try:
         card, source = shipped.read_card(folder)
         tensors = load_file(source / WEIGHTS)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         known = ", ".join(shipped.sketch_models()) or "none"
+        lacks = f" ({error.filename or source / WEIGHTS} is missing)" if folder.is_dir() else ""
         raise CheckpointError(
-            f"{spec}: no such model; give a .ckpt, an exported folder, or a shipped name: {known}"
+            f"{spec}: no such model{lacks}; give a .ckpt, an exported folder, or a shipped name: "
+            f"{known}"
         ) from None
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder}: damaged model ({error}); fetch or export it again"
         ) from None
-    if "lmbda" not in card:
+    lmbda = card.get("lmbda")
+    if not isinstance(lmbda, int | float) or not 0 < lmbda < math.inf:
         raise CheckpointError(f"{folder / CARD}: not a picsnet model card; export the model again")
-    if fingerprint_of(tensors).hex() != card.get("fingerprint"):
+    try:
+        fingerprint = fingerprint_of(tensors).hex()
+    except TypeError:  # a type of numbers that numpy has not, and picsnet does not write
+        fingerprint = "none"
+    if fingerprint != card.get("fingerprint"):
         raise CheckpointError(
             f"{folder}: weights do not match the card's fingerprint; fetch or export it again"
         )
@@ -341,6 +355,10 @@ def load_lightning(
         prefix = "ema.module."
         averaged = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         network.load_state_dict(averaged, strict=True)
+        card = card_of(config) | {
+            "steps": saved["batches_seen"],
+            "environment": saved.get("environment", {}),
+        }
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: no such checkpoint; train one, or use a shipped name"
@@ -352,10 +370,6 @@ def load_lightning(
             f"{path}: not a checkpoint of a sketch NTC ({type(error).__name__}: {reason}); "
             "use the last.ckpt of a run of train.py"
         ) from None
-    card = card_of(config) | {
-        "steps": saved["batches_seen"],
-        "environment": saved.get("environment", {}),
-    }
     return network, card, saved.get("tables")
 
 

@@ -172,8 +172,8 @@ def _point(model: SketchModel, quality: float) -> int:
     network = model.network
     if network.qualities == 1:
         raise UsageError(f"--quality {quality:g}: {model.name} has one quality; leave it out")
-    point = round(quality * network.QUALITY_STEPS)
     last = network.qualities - 1
+    point = round(quality * network.QUALITY_STEPS) if math.isfinite(quality) else -1
     if not 0 <= point <= last:
         raise UsageError(
             f"--quality {quality:g}: must be 0 to {last / network.QUALITY_STEPS:g} for {model.name}"

@@ -146,7 +146,7 @@ class NTCDataConfig:
 
 @dataclass
 class NTCRunConfig(RunConfig):
-    """Training of a sketch NTC at one lambda."""
+    """Training of a sketch NTC, at one lambda or at all of a range."""
 
     task: str = "sketch-ntc"
     lmbda: float = "???"  # type: ignore[assignment]

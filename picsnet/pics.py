@@ -175,6 +175,8 @@ class PICS:
         self._quality, self._effort = quality, effort
         self._clip_source = clip or decoder.spec.clip
         self._captioner_source = captioner
+        if mode == "pics" and (quality is not None or effort):
+            _ = self._codec  # a wrong one is refused now, not after a search for a prompt
 
     @classmethod
     def from_pretrained(

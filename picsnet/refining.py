@@ -3,7 +3,9 @@
 g_a and h_a were trained to be good on average. For a picture at hand, descent on its own
 rate-distortion loss finds latents that serve it better ("Content Adaptive Optimization for Neural
 Image Compression", Campos et al., 2019). Rounding is passed straight through where latents are
-synthesised, and stands as noise where they are paid for, as in training.
+synthesised; what latents cost is told as in training (`picsnet.ntc.context`). The noise that stands
+for the rounding of hyper-latents is the same for every picture: files do not depend on what came
+before.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ STEPS = (0, 5, 10, 20, 40, 80, 160, 320, 640, 1280)
 """Steps of descent by effort, 0 to 9."""
 
 LEARNING_RATE = 0.005
+SEED = 0
+MAX_PIXELS = 2**24
+"""Of a map that efforts are made for: descent keeps some 500 bytes a pixel, 8 GiB at this size."""
 LOOK_EVERY = 5
 """Steps between two looks at the loss as files are coded; the best look counts."""
 
@@ -71,8 +76,29 @@ def refine(
         size: of the map within, from the top left: what is compared.
         quality: operating point.
         effort: 1 .. 9.
+
+    Raises:
+        UsageError: the map has more than `MAX_PIXELS`.
     """
-    steps = STEPS[effort]
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UsageError(
+            f"--effort {effort}: a sketch of {size[1]}x{size[0]} would take too much memory; "
+            f"beyond {MAX_PIXELS} pixels leave it out"
+        )
+    devices = [x.device] if x.device.type == "cuda" else []
+    # The caller may be in a mode without gradients; its random numbers stay its own.
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.random.fork_rng(devices=devices),
+    ):
+        torch.manual_seed(SEED)
+        return _descend(network, x.clone(), size, quality, STEPS[effort])
+
+
+def _descend(
+    network: SketchContext, x: Tensor, size: tuple[int, int], quality: int, steps: int
+) -> Refined:
     points = torch.tensor([quality], device=x.device)
     criterion = RateDistortionLoss(float(network.lmbda_of(points)), "ms-ssim")
     with torch.no_grad():
@@ -97,6 +123,8 @@ def refine(
 
     before = looked_at()
     best = Refined(y.detach().clone(), z.detach().clone(), before, before)
+    if not target.any():
+        return best  # an all-black map is sent without symbols
     for step in range(1, steps + 1):
         optimizer.zero_grad()
         loss(relaxed=True).backward()

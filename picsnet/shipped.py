@@ -31,7 +31,8 @@ def read_card(folder: Path) -> tuple[dict[str, Any], Path]:
     whole = _object(source / CARD)
     if "model" in whole:
         raise ValueError(f"{source / CARD}: names another model in its turn")
-    return {**whole, **card}, source
+    shared = {key: value for key, value in whole.items() if key != "measured"}  # at its own lambda
+    return {**shared, **card}, source
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -51,12 +52,15 @@ def cards() -> dict[str, dict[str, Any]]:
 def sketch_models() -> list[str]:
     """Names of the sketch models that ship, by rising lambda.
 
-    A network for several lambdas is named by its operating points.
+    A network for several lambdas is named by its operating points. Those that ship only so that
+    files of theirs can be read, whose cards have ``superseded_by``, are left out.
     """
     found = {
         name: float(card["lmbda"])
         for name, card in cards().items()
-        if "lmbda" in card and ("lmbdas" not in card or "model" in card)
+        if "lmbda" in card
+        and "superseded_by" not in card
+        and ("lmbdas" not in card or "model" in card)
     }
     return sorted(found, key=lambda name: found[name])
 

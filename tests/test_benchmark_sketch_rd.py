@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -183,17 +185,30 @@ def test_the_papers_network_goes_through_files(tmp_path: Path) -> None:
     assert decoded.shape == sketch.shape and decoded.dtype == np.uint8
 
 
+def test_it_runs_as_a_file(small_maps: Path, tmp_path: Path) -> None:
+    script = REPOSITORY / "benchmarks" / "sketch_rd.py"
+    arguments = ["--maps", small_maps, "--ckpt", "sketch_ntc_lambda0.5", "--codecs", "-q"]
+    command = [sys.executable, script, *arguments, "--limit", "1", "-o", "out"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert (tmp_path / "out" / "sketch_rd.png").stat().st_size > 10_000
+
+
 def test_our_points_are_the_networks_lambdas(
     small_maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A network for a range has a point at each; rates go up with them, and are as predicted."""
     arguments = ["--maps", str(small_maps), "--codecs", "-q", "-o", str(tmp_path / "out")]
-    model = REPOSITORY / "tests" / "vectors" / "picsnet-context"
-    assert sketch_rd.main([*arguments, "--ckpt", str(model), "--efforts", "0", "1"]) == 0
+    arguments += ["--ckpt", "sketch_ntc_range", "--efforts", "0", "1"]
+    assert sketch_rd.main(arguments) == 0
     report = json.loads((tmp_path / "out" / "sketch_rd.json").read_text())
     points = [(point["codec"], point["lmbda"]) for point in report["points"]]
     assert points == [
-        (codec, lmbda) for codec in (OURS, f"{OURS}, effort 1") for lmbda in (0.25, 0.5, 1.0)
+        (codec, lmbda)
+        for codec in (OURS, f"{OURS}, effort 1")
+        for lmbda in (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0)
     ]
-    assert report["prediction"]["files"] == 6
+    rates = [point["bpp"] for point in report["points"][:6]]
+    assert rates == sorted(set(rates))
+    assert report["prediction"]["files"] == 12
+    assert report["prediction"]["excess_bytes"] < 4
     assert "likelihoods" in capsys.readouterr().out

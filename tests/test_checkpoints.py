@@ -130,7 +130,10 @@ def test_an_operating_point_is_a_card_beside_the_weights(tmp_path: Path) -> None
     with pytest.raises(CheckpointError, match="damaged model"):
         load_model(tmp_path / "low")
     (tmp_path / "low" / "card.json").write_text('{"model": "gone", "lmbda": 1}')
-    with pytest.raises(CheckpointError, match="no such model"):
+    with pytest.raises(CheckpointError, match=r"no such model \(.*gone.* is missing"):
+        load_model(tmp_path / "low")
+    (tmp_path / "low" / "card.json").write_text('{"model": "whole", "lmbda": 0}')
+    with pytest.raises(CheckpointError, match="not a picsnet model card"):
         load_model(tmp_path / "low")
 
 

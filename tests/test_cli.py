@@ -163,6 +163,16 @@ def test_usage_mistakes(photos: Path, tmp_path: Path) -> None:
     line = one_line(picsnet("encode", "--mode", "sketch", photos, "-o", tmp_path / "one.pics"), 2)
     assert "names one file for 2 inputs" in line
     assert picsnet("encode").returncode == 2
+    for option, words in {
+        ("--quality", "nan"): "must be 0 to 5",
+        ("--quality", "6"): "must be 0 to 5",
+        ("--effort", "10"): "must be 0 to 9",
+    }.items():
+        arguments = ["encode", "--mode", "sketch", photos, *option, "-o", tmp_path / "out"]
+        assert words in one_line(picsnet(*arguments), 2)
+    arguments = ["encode", "--mode", "pic", "--quality", "1", photos, "-o", tmp_path / "out"]
+    assert "--mode pic sends none" in one_line(picsnet(*arguments), 2)
+    assert not (tmp_path / "out").exists()
     assert "no CUDA device" in one_line(
         picsnet("encode", "--mode", "sketch", photos, "--device", "cuda", "-o", tmp_path), 2
     )

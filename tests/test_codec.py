@@ -21,8 +21,9 @@ def codec() -> SketchCodec:
     return SketchCodec(load_model("sketch_ntc_lambda0.5"))
 
 
-def test_shipped_models_are_four_by_rising_lambda() -> None:
-    assert sketch_models() == [f"sketch_ntc_lambda{x}" for x in ("0.25", "0.5", "1.0", "2.0")]
+def test_shipped_models_are_six_by_rising_lambda() -> None:
+    lambdas = ("0.0625", "0.125", "0.25", "0.5", "1.0", "2.0")
+    assert sketch_models() == [f"sketch_ntc_lambda{x}" for x in lambdas]
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 200), (321, 481), (17, 33), (64, 64), (250, 16)])
@@ -103,7 +104,15 @@ def test_batches_decode_as_single_maps_do(codec: SketchCodec) -> None:
 def test_another_model_refuses_the_file(codec: SketchCodec) -> None:
     data = codec.encode_map(drawn_map(64, 64, 0))
     with pytest.raises(FingerprintError, match="--ckpt"):
-        SketchCodec(load_model("sketch_ntc_lambda1.0")).decode_map(data)
+        SketchCodec(load_model("sketch_hyperprior_lambda0.5")).decode_map(data)
+
+
+def test_a_network_reads_what_any_of_its_operating_points_wrote(codec: SketchCodec) -> None:
+    sketch = drawn_map(64, 64, 0)
+    other = SketchCodec(load_model("sketch_ntc_lambda2.0"))
+    data = other.encode_map(sketch)
+    assert data != codec.encode_map(sketch)
+    assert np.array_equal(codec.decode_map(data), other.decode_map(data))
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,11 +1,13 @@
 """A file decodes to the same symbols whatever the decoder runs on: threads, batch, memory format,
-compilation, autocast. With a trained model, since in an untrained one every index is alike."""
+compilation, autocast. With models whose symbols vary, since in an untrained one every index is
+alike: trained ones that ship, of both architectures."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,29 +19,46 @@ from picsnet.bitstream import read
 from picsnet.checkpoints import SketchModel, load_model
 from picsnet.codec import SketchCodec, decode_latents
 from picsnet.entropy import FrequencyTables, StreamDecoder
+from picsnet.ntc import context
+from picsnet.ntc.context import ContextModel, SketchContext
 from picsnet.ntc.fixedpoint import FixedPointConv2d
-from picsnet.ntc.hyperprior import EntropyParameters, HyperSynthesis
+from picsnet.ntc.hyperprior import EntropyParameters, HyperSynthesis, SketchHyperprior
 from tests.conftest import drawn_map
 
-MODEL = "sketch_ntc_lambda1.0"
+MODELS = {
+    "picsnet-hyperprior": "sketch_hyperprior_lambda0.5",
+    "picsnet-context": "sketch_ntc_lambda1.0",
+}
 SIZE = 128
 COUNT = 200
 BATCH = 8
 
-Coded = tuple[list[bytes], Tensor, list[NDArray[np.int32]]]
+
+class Coded(NamedTuple):
+    """200 maps as their sender sees them.
+
+    Attributes:
+        streams: of the files.
+        symbols: all symbols of each stream in order.
+        sent: what entropy parameters are made from: hyper-latents (200, N, hz, wz), and for a
+            context the symbols of each of its steps (200, M, hc, wc).
+    """
+
+    streams: list[bytes]
+    symbols: list[NDArray[np.int32]]
+    sent: list[Tensor]
 
 
-@pytest.fixture(scope="module")
-def model() -> SketchModel:
-    return load_model(MODEL)
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest) -> SketchModel:
+    return load_model(MODELS[request.param])
 
 
 @pytest.fixture(scope="module")
 def coded(model: SketchModel) -> Coded:
-    """Streams of 200 maps, with the sender's hyper-latents and all its symbols in order."""
     codec = SketchCodec(model)
     streams: list[bytes] = []
-    z: list[Tensor] = []
+    found: list[list[Tensor]] = []
     symbols: list[NDArray[np.int32]] = []
     for start in range(0, COUNT, BATCH):
         maps = [
@@ -47,16 +66,25 @@ def coded(model: SketchModel) -> Coded:
         ]
         parts = codec.analyse(maps)
         streams += [read(data).sketch.stream for data in codec.encode_maps(maps)]  # type: ignore[union-attr]
-        z.append(parts[0].symbols.view(len(maps), model.network.N, SIZE // 64, SIZE // 64))
-        symbols += list(torch.cat([part.symbols for part in parts], dim=1).numpy())
-    return streams, torch.cat(z), symbols
+        found.append([part.symbols for part in parts])
+        symbols += list(torch.cat(found[-1], dim=1).numpy())
+    sent = [torch.cat(part) for part in zip(*found, strict=True)]
+    network = model.network
+    assert isinstance(network, SketchHyperprior | SketchContext)
+    shapes = [(network.N, SIZE // 64, SIZE // 64)]
+    if isinstance(network, SketchContext):
+        shapes += [(network.M, SIZE // 32, SIZE // 32)] * context.STEPS
+    else:
+        sent.pop()  # all latents come at once: their parameters do not depend on them
+    views = [part.view(-1, *shape) for part, shape in zip(sent, shapes, strict=True)]
+    return Coded(streams, symbols, views)
 
 
 def test_maps_put_the_model_to_work(coded: Coded) -> None:
-    streams, z, symbols = coded
-    assert sum(map(len, streams)) / COUNT > 20
+    z = coded.sent[0]
+    assert sum(map(len, coded.streams)) / COUNT > 20
     assert (z != 0).flatten(1).any(dim=1).float().mean() > 0.5, "hyper-latents carry nothing"
-    assert sum((one != 0).sum() for one in symbols) > 20 * COUNT
+    assert sum((one != 0).sum() for one in coded.symbols) > 20 * COUNT
 
 
 def decoded_symbols(stream: bytes, model: SketchModel) -> NDArray[np.int32]:
@@ -97,54 +125,70 @@ SETTINGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_all_streams_decode_alike(model: SketchModel, coded: Coded, setting: str) -> None:
-    streams, _, symbols = coded
     with SETTINGS[setting]():
-        for stream, expected in zip(streams, symbols, strict=True):
+        for stream, expected in zip(coded.streams, coded.symbols, strict=True):
             assert np.array_equal(decoded_symbols(stream, model), expected)
 
 
-def _parameters(h_s: nn.Module, z: Tensor) -> EntropyParameters:
-    result = h_s(z)
-    return EntropyParameters(*result)
+class ContextParameters(nn.Module):
+    """Entropy parameters of all steps, as a receiver comes by them."""
+
+    def __init__(self, model: ContextModel, kind: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.kind = model, kind
+
+    def forward(self, z: Tensor, *symbols: Tensor) -> EntropyParameters:
+        quality = torch.full((len(z),), 11)  # between two lambdas
+        grid = (symbols[0].shape[-2], symbols[0].shape[-1])
+        seen = [self.model.features(z.to(self.kind), grid, quality)]
+        steps = []
+        for step, taken in enumerate(symbols):
+            steps.append(self.model.step(step, seen, quality))
+            seen.append(self.model.as_seen(taken + steps[-1].means).to(self.kind))
+        return EntropyParameters(*(torch.cat(parts, dim=1) for parts in zip(*steps, strict=True)))
 
 
-def _outputs(h_s: nn.Module, z: Tensor) -> dict[str, EntropyParameters]:
+def exact_parameters(model: SketchModel) -> nn.Module:
+    """The exact half of a network: what was sent to entropy parameters."""
+    network = model.network
+    if isinstance(network, SketchContext):
+        return ContextParameters(network.context, torch.float64)
+    assert isinstance(network, SketchHyperprior)
+    return network.h_s
+
+
+def _outputs(module: nn.Module, sent: list[Tensor]) -> dict[str, EntropyParameters]:
     """Entropy parameters of all maps under every condition that a decoder may meet."""
-    size = z.shape[0]
-    batched = [
-        torch.cat(parts)
-        for parts in zip(
-            *(_parameters(h_s, z[i : i + BATCH]) for i in range(0, size, BATCH)), strict=True
-        )
-    ]
-    single = [
-        torch.cat(parts)
-        for parts in zip(*(_parameters(h_s, z[i : i + 1]) for i in range(size)), strict=True)
-    ]
-    results = {
-        "batch 8": EntropyParameters(*batched),
-        "batch 1": EntropyParameters(*single),
-        "whole": _parameters(h_s, z),
-        "channels last": _parameters(
-            h_s.to(memory_format=torch.channels_last),
-            z.contiguous(memory_format=torch.channels_last),
-        ),
-    }
-    h_s.to(memory_format=torch.contiguous_format)
+
+    @torch.no_grad()
+    def run(*inputs: Tensor) -> EntropyParameters:
+        return EntropyParameters(*module(*inputs))
+
+    def in_batches(size: int) -> EntropyParameters:
+        results = [run(*(part[i : i + size] for part in sent)) for i in range(0, COUNT, size)]
+        return EntropyParameters(*(torch.cat(parts) for parts in zip(*results, strict=True)))
+
+    results = {"batch 1": in_batches(1), "batch 8": in_batches(BATCH), "whole": run(*sent)}
+    module.to(memory_format=torch.channels_last)
+    results["channels last"] = run(
+        *(part.contiguous(memory_format=torch.channels_last) for part in sent)
+    )
+    module.to(memory_format=torch.contiguous_format)
     with threads(2):
-        results["2 threads"] = _parameters(h_s, z)
+        results["2 threads"] = run(*sent)
     with _bf16():
-        results["bf16 autocast"] = _parameters(h_s, z)
+        results["bf16 autocast"] = run(*sent)
     with torch.backends.mkldnn.flags(enabled=False):
-        results["without oneDNN"] = _parameters(h_s, z)
+        results["without oneDNN"] = run(*sent)
     return results
 
 
 def test_entropy_parameters_do_not_depend_on_how_they_are_computed(
     model: SketchModel, coded: Coded
 ) -> None:
-    results = _outputs(model.network.h_s, coded[1])
+    results = _outputs(exact_parameters(model), coded.sent)
     reference = results.pop("batch 1")
+    assert len(torch.unique(reference.indexes)) > 10
     for name, result in results.items():
         assert torch.equal(result.indexes, reference.indexes), name
         assert torch.equal(result.means, reference.means), name
@@ -152,9 +196,9 @@ def test_entropy_parameters_do_not_depend_on_how_they_are_computed(
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_decoder_agrees(model: SketchModel, coded: Coded) -> None:
-    z = coded[1]
-    compiled = torch.compile(model.network.h_s)
-    expected, result = model.network.h_s(z), compiled(z)
+    module = exact_parameters(model)
+    with torch.no_grad():
+        expected, result = module(*coded.sent), torch.compile(module)(*coded.sent)
     assert torch.equal(result.indexes, expected.indexes)
     assert torch.equal(result.means, expected.means)
 
@@ -175,14 +219,32 @@ class FloatHyperSynthesis(nn.Module):
         x = z.float()
         for conv in list(self.convs)[:2]:
             x = torch.relu(torch.nn.functional.pixel_shuffle(conv(x), 2))
-        means, s = self.convs[2](x).float().chunk(2, dim=1)
-        return EntropyParameters(means, (s * 4 + 16).clamp(0, 63).round().int())
+        return _float_parameters(self.convs[2](x))
 
 
-def test_float_entropy_parameters_do_fail(model: SketchModel, coded: Coded) -> None:
+def _float_parameters(sums: Tensor, *rest: object) -> EntropyParameters:
+    means, s = sums.float().chunk(2, dim=1)
+    return EntropyParameters(means, (s * 4 + 16).clamp(0, 63).round().int())
+
+
+def _in_floats(patch: pytest.MonkeyPatch, model: SketchModel) -> nn.Module:
+    """The exact half of a network in the usual arithmetic, with the same weights."""
+    network = model.network
+    if isinstance(network, SketchHyperprior):
+        return FloatHyperSynthesis(network.h_s)
+    assert isinstance(network, SketchContext)
+    patch.setattr(FixedPointConv2d, "forward", nn.Conv2d.forward)
+    patch.setattr(context, "fixed_point_relu", torch.relu)
+    patch.setattr(context, "entropy_parameters", _float_parameters)
+    patch.setattr(ContextModel, "as_seen", staticmethod(lambda y_hat: y_hat))
+    return ContextParameters(network.context, torch.float32)
+
+
+def test_float_entropy_parameters_do_fail(
+    model: SketchModel, coded: Coded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The conditions above are hard enough: the same network in floats meets one it fails under."""
-    with torch.no_grad():
-        results = _outputs(FloatHyperSynthesis(model.network.h_s), coded[1])
+    results = _outputs(_in_floats(monkeypatch, model), coded.sent)
     reference = results.pop("batch 1")
     wrong_index = {k for k, r in results.items() if not torch.equal(r.indexes, reference.indexes)}
     wrong_mean = {k for k, r in results.items() if not torch.equal(r.means, reference.means)}
@@ -192,7 +254,7 @@ def test_float_entropy_parameters_do_fail(model: SketchModel, coded: Coded) -> N
 
 def test_float64_sums_cannot_overflow_the_integers(model: SketchModel) -> None:
     layers = [m for m in model.network.modules() if isinstance(m, FixedPointConv2d)]
-    assert len(layers) == 3
+    assert len(layers) == {SketchHyperprior: 3, SketchContext: 14}[type(model.network)]
     for layer in layers:
         layer.check_exact()
     layer = FixedPointConv2d(4096, 1)
@@ -204,6 +266,6 @@ def test_repeatable_from_bytes_alone(model: SketchModel) -> None:
     codec = SketchCodec(model)
     sketch = drawn_map(100, 77, 5)
     data = codec.encode_map(sketch)
-    first, again = codec.decode_map(data), SketchCodec(load_model(MODEL)).decode_map(data)
+    first, again = codec.decode_map(data), SketchCodec(load_model(model.name)).decode_map(data)
     assert first.shape == sketch.shape
     assert np.array_equal(first, again)

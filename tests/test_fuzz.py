@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from picsnet.codec import SketchCodec
 from tests import fuzz
 from tests.fuzz import Reader, case, corpus, run
 from tests.vectors import models
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by /proc")
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,32 @@ def test_files_of_any_effort_are_read_as_usual(model: SketchModel, size: tuple[i
     assert data == SketchCodec(model, effort=3).encode_map(sketch)
 
 
+def test_files_do_not_depend_on_what_came_before(model: SketchModel) -> None:
+    sketch, other = drawn_map(170, 170, seed=4), drawn_map(170, 200, seed=5)
+    codec = SketchCodec(model, effort=6)
+    torch.manual_seed(1)
+    first = codec.encode_map(sketch)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    codec.encode_map(other)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert codec.encode_map(sketch) == first
+    with torch.inference_mode():
+        assert codec.encode_map(sketch) == first
+
+
+def test_too_large_a_map_is_refused(model: SketchModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("picsnet.refining.MAX_PIXELS", 64 * 64 - 1)
+    with pytest.raises(UsageError, match="64x64 would take too much memory"):
+        SketchCodec(model, effort=1).encode_map(drawn_map(64, 64, 1))
+
+
+@pytest.mark.parametrize("quality", [-0.5, 2.5, float("nan"), float("inf")])
+def test_qualities_that_there_are_not_are_refused(model: SketchModel, quality: float) -> None:
+    with pytest.raises(UsageError, match="must be 0 to 2"):
+        SketchCodec(model, quality)
+
+
 def test_quality_is_continuous(model: SketchModel) -> None:
     sketch = drawn_map(128, 128, 2)
     files = {q: SketchCodec(model, q).encode_map(sketch) for q in (0, 0.125, 1, 1.5, 2)}

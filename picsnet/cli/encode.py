@@ -134,6 +134,10 @@ def _mode(args: argparse.Namespace) -> str:
                 f"{', '.join(wrong)}: a sketch file holds no prompt; use --mode pics or pic, or "
                 "leave it out"
             )
+    elif mode == "pic" and (args.quality is not None or args.effort):
+        raise UsageError(
+            "--quality and --effort are of the sketch, and --mode pic sends none; leave them out"
+        )
     elif args.sketcher == "map":
         raise UsageError(f"--sketcher map: mode {mode} needs photographs; use --mode sketch")
     if args.batch < 1:

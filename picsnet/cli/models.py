@@ -25,10 +25,9 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({"kind": "shipped", "name": name, "bytes": size, **card}))
             continue
-        about = f"lambda {card['lmbda']} on {card['distortion']}" if "lmbda" in card else "edges"
         print(
-            f"{name:<24} {size / 2**20:5.1f} MiB  {card['architecture']}, "
-            f"{about}, fingerprint {card['fingerprint']}"
+            f"{name:<28} {size / 2**20:5.1f} MiB  {card['architecture']}, "
+            f"{_about(card)}, fingerprint {card['fingerprint']}"
         )
     for name in shipped.decoders():
         _print_shipped(name, args.json)
@@ -38,14 +37,27 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps(record))
             continue
         print(
-            f"{spec.name:<24} {spec.gigabytes:5.1f} GB   decoder, {spec.settings.steps} steps, "
+            f"{spec.name:<28} {spec.gigabytes:5.1f} GB   decoder, {spec.settings.steps} steps, "
             f"licence {spec.licence}; {'on this machine' if record['cached'] else 'not fetched'}"
         )
         for what in ("pipeline", "controlnet"):
             part = record[what]
-            print(f"{'':<26}{what} {part['id']} at {part['revision'] or 'main (not pinned)'}")
-        print(f"{'':<26}CLIP for inversion and choice: {spec.clip}")
+            print(f"{'':<30}{what} {part['id']} at {part['revision'] or 'main (not pinned)'}")
+        print(f"{'':<30}CLIP for inversion and choice: {spec.clip}")
     return 0
+
+
+def _about(card: dict[str, Any]) -> str:
+    if "lmbda" not in card:
+        return "edges"
+    if "model" in card:
+        return f"lambda {card['lmbda']:g} of {card['model']}"
+    if "superseded_by" in card:
+        return f"lambda {card['lmbda']:g}, for files from before {card['superseded_by']}"
+    if "lmbdas" in card:
+        lambdas = card["lmbdas"]
+        return f"lambda {lambdas[0]:g} to {lambdas[-1]:g} on {card['distortion']}"
+    return f"lambda {card['lmbda']:g} on {card['distortion']}"
 
 
 def _print_shipped(name: str, as_json: bool) -> None:
@@ -57,7 +69,7 @@ def _print_shipped(name: str, as_json: bool) -> None:
         print(json.dumps({**record, "steps": settings.steps, "size": settings.size}))
         return
     print(
-        f"{name:<24} {size / 2**20:5.1f} MiB  decoder, {settings.steps} steps at "
+        f"{name:<28} {size / 2**20:5.1f} MiB  decoder, {settings.steps} steps at "
         f"{settings.size} pixels, licence {spec.licence}"
     )
 

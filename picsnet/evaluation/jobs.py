@@ -103,10 +103,22 @@ def _stamps(value: Any) -> list[str]:
 @functools.cache
 def _stamp_of(name: str) -> tuple[str, ...]:
     for path in (Path(name), shipped.FOLDER / name):
+        if path.is_dir() and (model := _sketch_model(path)) is not None:
+            return model
         if path.exists():
             files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
             return tuple(f"{file.name} {_stamp_of_file(file)}" for file in files)
     return ()
+
+
+def _sketch_model(folder: Path) -> tuple[str, ...] | None:
+    """Of a sketch model what its files depend on: its lambda and its weights, which may lie in
+    another folder. The rest of its card tells of it and changes nothing."""
+    try:
+        card, source = shipped.read_card(folder)
+        return f"lambda {card['lmbda']}", _stamp_of_file(source / shipped.WEIGHTS)
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _stamp_of_file(path: Path) -> str:

@@ -252,12 +252,12 @@ class SketchContext(FileNTC):
 
     def __init__(
         self,
-        lambdas: Sequence[float] = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0),
+        lambdas: Sequence[float] = (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0),
         widths: Sequence[int] = (48, 80, 96),
         M: int = 48,
         N: int = 32,
-        analysis: Sequence[int] = (1, 1, 2),
-        synthesis: Sequence[int] = (1, 2, 4),
+        analysis: Sequence[int] = (1, 1, 1),
+        synthesis: Sequence[int] = (1, 1, 1),
         features: int = 64,
         width: int = 160,
     ) -> None:

@@ -1,4 +1,4 @@
-"""The default sketch network: a small mean-scale hyperprior with an exact entropy model.
+"""A sketch network for one lambda: a small mean-scale hyperprior with an exact entropy model.
 
 After "Joint Autoregressive and Hierarchical Priors for Learned Image Compression" (Minnen, Balle
 and Toderici, 2018), without the autoregressive part, made from compressai's layers and entropy

@@ -1,4 +1,4 @@
-"""Training of a sketch NTC at one lambda."""
+"""Training of a sketch NTC, at one lambda or at all of a range."""
 
 from __future__ import annotations
 
