@@ -107,6 +107,19 @@ def test_another_model_refuses_the_file(codec: SketchCodec) -> None:
         SketchCodec(load_model("sketch_hyperprior_lambda0.5")).decode_map(data)
 
 
+@pytest.mark.parametrize("name", ["sketch_ntc_lambda0.0625", "sketch_ntc_lambda2.0"])
+def test_files_are_as_large_as_predicted(name: str) -> None:
+    """Also where latents lie beyond the ends of their tables, and are clipped."""
+    codec = SketchCodec(load_model(name))
+    noise = np.random.default_rng(1).integers(0, 256, (128, 128), dtype=np.uint8)
+    block = np.zeros((256, 256), np.uint8)
+    block[64:200, 64:200] = 255
+    for sketch in (noise, block, *(drawn_map(256, 256, seed) for seed in range(4))):
+        spent = layer_bytes(codec.encode_map(sketch))["sketch"]
+        predicted = codec.predicted_bits(sketch) / 8
+        assert abs(spent - predicted) <= 0.015 * predicted + 4
+
+
 def test_a_network_reads_what_any_of_its_operating_points_wrote(codec: SketchCodec) -> None:
     sketch = drawn_map(64, 64, 0)
     other = SketchCodec(load_model("sketch_ntc_lambda2.0"))

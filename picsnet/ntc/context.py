@@ -32,6 +32,7 @@ from compressai.layers import ResidualBlock, conv3x3, subpel_conv3x3
 from compressai.ops import LowerBound
 from torch import Tensor, nn
 
+from picsnet.entropy import PRECISION
 from picsnet.ntc.base import FileNTC, Latents, Limits, NTCOutput, Part, Read
 from picsnet.ntc.fixedpoint import (
     ACTIVATION_BITS,
@@ -56,7 +57,10 @@ from picsnet.ntc.hyperprior import (
 
 STEPS = 4
 MIN_LOG_LIKELIHOOD = -60.0
-"""Gradients stay finite below it; no symbol of a file costs more than log(2^24)."""
+"""In training; gradients stay finite below it."""
+
+MIN_LOG_PROBABILITY = -PRECISION * math.log(2)
+"""As files are coded: tables count in units of 2^-24, and symbols beyond their ends are clipped."""
 
 STEEPEST = 20.0
 """Nats that a unit of a latent may cost, as far as gradients know; the next unit costs more."""
@@ -393,13 +397,15 @@ class SketchContext(FileNTC):
         for step, target in enumerate(cells.split(y)):
             means, indexes = self.context.step(step, seen, quality, exact=not relaxed)
             steps.append(round_through(target - means) + means)
-            likelihoods.append(self._likelihoods(target - means, scale_of_index(indexes)))
+            found = self._log_likelihoods(target - means, scale_of_index(indexes))
+            lowest = self.lowest(found) if relaxed else found.clamp(min=MIN_LOG_PROBABILITY)
+            likelihoods.append(torch.exp(lowest))
             seen.append(self.context.as_seen(steps[-1]).to(kind))
         restored = self.gains.restore(cells.join(steps), quality)
         return restored, {"y": cells.join(likelihoods), "z": z_likelihoods}
 
-    def _likelihoods(self, rest: Tensor, scales: Tensor) -> Tensor:
-        """Probabilities of round(rest) under Gaussians, with gradients that descent can use.
+    def _log_likelihoods(self, rest: Tensor, scales: Tensor) -> Tensor:
+        """Log-probabilities of round(rest) under Gaussians, with gradients that descent can use.
 
         Noise in place of rounding, as is usual, tells scales too little here: nearly all latents
         are sure zeros, and noise puts each at 0.12 bits where rounding puts it at none, four times
@@ -412,7 +418,7 @@ class SketchContext(FileNTC):
             slope = _log_mass(rest + 0.5, scales) - _log_mass(rest - 0.5, scales)
             slope = slope.clamp(-STEEPEST, STEEPEST)
         soft = slope * rest
-        return torch.exp(self.lowest(rounded + soft - soft.detach()))
+        return rounded + soft - soft.detach()
 
     @torch.no_grad()
     def analyse(self, x: Tensor, limits: Limits, quality: Tensor) -> list[Part]:
