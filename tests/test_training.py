@@ -214,7 +214,7 @@ def test_two_processes_stay_one_network(maps_folder: Path, tmp_path: Path) -> No
     moved = [
         k for k in first if first[k].is_floating_point() and not torch.equal(first[k], start[k])
     ]
-    assert {"network.h_s.conv3.weight", "ema.module.g_s.0.weight"} <= set(moved)
+    assert {"network.context.steps.0.conv3.weight", "ema.module.g_s.0.weight"} <= set(moved)
     batches = [
         set(map(tuple, torch.load(tmp_path / f"batches{rank}.pt", weights_only=True).tolist()))
         for rank in (0, 1)
@@ -246,7 +246,7 @@ def test_resuming_with_another_network_is_one_line(
         maps_folder,
         tmp_path,
         f"resume={uninterrupted}",
-        "model.options={widths: [8, 8, 8], M: 8, N: 4}",
+        "model.options={widths: [8, 8, 8], M: 12, N: 4}",
     )
     assert result.returncode == 1
     assert "holds another network" in result.stderr.strip().splitlines()[-1]

@@ -184,13 +184,18 @@ def _artifacts(config: EvaluationConfig, rows: Sequence[Row], run: Path) -> list
     return [results, dataset, *_models(config)]
 
 
+def _with_weights(ckpt: str) -> Path:
+    """Where a model's weights are: an operating point's are in its network's folder."""
+    path = Path(ckpt) if Path(ckpt).exists() else shipped.FOLDER / ckpt
+    return shipped.read_card(path)[1] if path.is_dir() else path
+
+
 def _models(config: EvaluationConfig) -> list[Any]:
     import wandb
 
     named = [ckpt for codec in config.codecs.values() for ckpt in getattr(codec, "ckpt", [])]
     artifacts = []
-    for ckpt in dict.fromkeys(named):
-        path = Path(ckpt) if Path(ckpt).exists() else shipped.FOLDER / ckpt
+    for path in dict.fromkeys(_with_weights(ckpt) for ckpt in named):
         # A run's checkpoints are all called last.ckpt: its folder tells them apart.
         name = path.parent.parent.name if path.suffix == ".ckpt" else path.name
         artifact = wandb.Artifact(f"model-{slug(name)}", type="model")
