@@ -1,4 +1,4 @@
-"""Write test vectors: ``python -m tests.vectors.make NAME...`` for architectures by name.
+"""Write test vectors: ``python -m tests.vectors.make NAME...`` for sets by name.
 
 Those that exist are left as they are. Models are miniatures whose weights are random and seeded,
 scaled until their symbols vary: an untrained network sends zeros by one table, and proves nothing.
@@ -10,7 +10,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,43 +20,68 @@ from picsnet.bitstream import PicsFile, SketchLayer, write
 from picsnet.checkpoints import export, load_model
 from picsnet.codec import SketchCodec
 from picsnet.ntc import build
+from picsnet.ntc.context import Levels
 from picsnet.ntc.fixedpoint import FixedPointConv2d
 from picsnet.textlayer import TextHead, TextLayer, write_text
 from tests.conftest import drawn_map
 from tests.vectors import FOLDER, INDEX, VOCABULARY, decode, index, models, token_coder
 
 SIZES = [(16, 16), (17, 33), (64, 80), (50, 200), (128, 128), (161, 97)]
-OPTIONS: dict[str, dict[str, Any]] = {
-    "picsnet-hyperprior": {"widths": [8, 12, 16], "M": 12, "N": 8},
-    "picsnet-context": {
-        "lambdas": [0.25, 0.5, 1.0],
-        "widths": [8, 12, 16],
-        "M": 12,
-        "N": 8,
-        "analysis": [1, 1, 1],
-        "synthesis": [1, 1, 1],
-        "features": 12,
-        "width": 16,
-    },
+CONTEXT = {
+    "lambdas": [0.25, 0.5, 1.0],
+    "widths": [8, 12, 16],
+    "M": 12,
+    "N": 8,
+    "analysis": [1, 1, 1],
+    "synthesis": [1, 1, 1],
+    "features": 12,
+    "width": 16,
+}
+
+
+class Kind(NamedTuple):
+    """A set of vectors.
+
+    Attributes:
+        architecture, options: of its model.
+        qualities: that its files are coded at, in turn.
+        levels: whether what differs from lambda to lambda is random too, in place of its start.
+    """
+
+    architecture: str
+    options: dict[str, Any]
+    qualities: list[float | None]
+    levels: bool = False
+
+
+SETS = {
+    "picsnet-hyperprior": Kind(
+        "picsnet-hyperprior", {"widths": [8, 12, 16], "M": 12, "N": 8}, [None]
+    ),
+    "picsnet-context": Kind("picsnet-context", CONTEXT, [0, 1, 2]),
+    # In the set above the context's level vectors are all zero, and no point lies between lambdas.
+    "picsnet-context-levels": Kind("picsnet-context", CONTEXT, [0, 0.375, 1.625, 2], True),
 }
 PROMPTS = [[], [0], [5, 5, 5], [17, 301, 42, 7, 256, 1], list(range(3, 300, 4))]
 
 
-def make_model(architecture: str, folder: Path) -> None:
+def make_model(kind: Kind, folder: Path) -> None:
     """A miniature of an architecture, exported."""
     torch.manual_seed(20261124)
-    network = build(architecture, OPTIONS[architecture])
+    network = build(kind.architecture, kind.options)
     with torch.no_grad():
         for name, layer in network.named_modules():
             if isinstance(layer, FixedPointConv2d):
                 layer.weight.mul_(2.5)
             elif isinstance(layer, torch.nn.Conv2d) and not name.startswith("g_s"):
                 layer.weight.mul_(1.8)
-    card = {"architecture": architecture, "options": OPTIONS[architecture], "lmbda": 0.5}
+            elif isinstance(layer, Levels) and kind.levels:
+                layer.vectors.add_(torch.randn_like(layer.vectors), alpha=0.3)
+    card = {"architecture": kind.architecture, "options": kind.options, "lmbda": 0.5}
     export(network, card, folder)  # type: ignore[arg-type]
 
 
-def make_sketches(name: str, folder: Path) -> None:
+def make_sketches(name: str, qualities: list[float | None], folder: Path) -> None:
     """Files of one model: sizes, operating points, all black, white, noise."""
     model = load_model(folder)
     rng = np.random.default_rng(5)
@@ -64,9 +89,8 @@ def make_sketches(name: str, folder: Path) -> None:
     maps["black"] = np.zeros((40, 56), np.uint8)
     maps["white"] = np.full((48, 48), 255, np.uint8)
     maps["noise"] = rng.integers(0, 256, (96, 64), dtype=np.uint8)
-    qualities = range(3) if model.network.qualities > 1 else [None]
     for number, (kind, sketch) in enumerate(maps.items()):
-        quality = [*qualities][number % len(qualities)]
+        quality = qualities[number % len(qualities)]
         data = SketchCodec(model, quality).encode_map(sketch)
         (FOLDER / f"{name}-{kind}.pics").write_bytes(data)
 
@@ -96,8 +120,8 @@ def main(names: list[str]) -> None:
     for name in names:
         folder = FOLDER / name
         if not folder.is_dir():
-            make_model(name, folder)
-            make_sketches(name, folder)
+            make_model(SETS[name], folder)
+            make_sketches(name, SETS[name].qualities, folder)
     if not any(FOLDER.glob("pic-*.pics")):
         make_texts(FOLDER / names[0])
     available = models()
@@ -111,4 +135,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(OPTIONS))
+    main(sys.argv[1:] or list(SETS))
