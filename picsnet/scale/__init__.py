@@ -1,0 +1,1 @@
+"""Many pictures on many machines: recipes that hold models on each worker."""

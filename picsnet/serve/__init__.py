@@ -1,0 +1,1 @@
+"""A service: a page to drop photographs on, and an HTTP API."""
