@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.sampling import PositionSampler
 from picsnet.errors import DataError
+
+LOADER_NICENESS = 10
+"""By which loader processes give way to training."""
 
 
 class TrainingLoader(DataLoader[Any]):
@@ -61,6 +65,8 @@ def training_loader(
         sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+        pin_memory=torch.cuda.is_available(),
         worker_init_fn=start_worker,
         # The workers' seeds: repeatable, and the global generator is left alone.
         generator=torch.Generator().manual_seed(seed % 2**32),
@@ -71,3 +77,6 @@ def start_worker(worker: int) -> None:
     """What each loader process does first."""
     # The workers are the parallelism; OpenCV's threads would compete with training.
     cv2.setNumThreads(0)
+    # Where training itself runs on the CPU, its threads wait for the slowest of them: a worker that
+    # takes one's core for a moment holds up all. Batches are made ahead, so workers can wait.
+    os.nice(LOADER_NICENESS)

@@ -6,9 +6,9 @@ import math
 from typing import NamedTuple
 
 import torch
-from pytorch_msssim import ms_ssim
 from torch import Tensor
 
+from picsnet.ms_ssim import ms_ssim
 from picsnet.ntc.base import NTCOutput
 
 
@@ -87,8 +87,7 @@ class RateDistortionLoss(torch.nn.Module):
         if self.distortion == "mse":
             return 255**2 * error
         # MS-SSIM is undefined for negative pixels: outputs are cut off as decoding does.
-        similarity = ms_ssim(x_hat.clamp(0, 1), x, data_range=1.0, size_average=False)
-        assert isinstance(similarity, Tensor)
+        similarity = ms_ssim(x_hat.clamp(0, 1), x)
         share = 1.0 if step is None or self.warmup == 0 else min(1.0, step / self.warmup)
         distortion = share * (1 - similarity)
         if share < 1:

@@ -1,4 +1,7 @@
-"""Trains a miniature on two CPU processes and leaves each rank's weights behind."""
+"""Trains a miniature on one or two CPU processes and leaves each rank's weights behind.
+
+python -m tests.ddp_worker MAPS OUTPUT PROCESSES CONFIG [key=value ...]
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,10 @@ from lightning.pytorch.callbacks import Callback
 
 from datamodules.maps import MapDataSettings, SketchMapDataModule, list_maps, split_maps
 from picsnet.config import NTCRunConfig, load_config
-from picsnet.training.ntc import NTCModule
+from picsnet.training.ntc import NTCModule, RangeNTCModule
 from picsnet.training.run import fit
+
+GLOBAL_BATCH = 4
 
 
 class Keep(Callback):
@@ -36,29 +41,34 @@ class Keep(Callback):
         torch.save(torch.tensor(self.sums), self.folder / f"batches{trainer.global_rank}.pt")
 
 
-def main(maps: Path, output: Path) -> None:
+def main(maps: Path, output: Path, processes: int, name: str, overrides: list[str]) -> None:
     overrides = [
         f"data.maps=[{maps}]",
         f"output={output}",
-        "model.options={widths: [8, 8, 8], M: 8, N: 4, features: 8, width: 8}",
         "distortion=mse",
-        "lmbda=0.002",
         "logging.wandb=disabled",
         "data.crop=64",
-        "trainer.max_steps=12",
-        "trainer.val_every=6",
+        "trainer.log_every=1",
         "trainer.accelerator=cpu",
-        "trainer.devices=2",
-        "trainer.strategy=ddp",
+        f"trainer.devices={processes}",
         "trainer.precision=32-true",
+        *(["trainer.strategy=ddp"] if processes > 1 else []),
+        *overrides,
     ]
-    config = load_config("sketch_ntc_lambda0.5.yaml", overrides)
+    config = load_config(name, overrides)
     assert isinstance(config, NTCRunConfig)
     train, val = split_maps(list_maps(maps), 2, 1)
-    settings = MapDataSettings(crop=64, batch_size=2, workers=0, seed=1, total_steps=12)
+    settings = MapDataSettings(
+        crop=64,
+        batch_size=GLOBAL_BATCH // processes,
+        workers=0,
+        seed=1,
+        total_steps=config.trainer.max_steps,
+    )
     datamodule = SketchMapDataModule(train, val, settings)
-    fit(config, NTCModule(config), datamodule, [Keep(output)])
+    module = RangeNTCModule(config) if config.lmbdas else NTCModule(config)
+    fit(config, module, datamodule, [Keep(output)])
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5:])

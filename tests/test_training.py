@@ -14,15 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from datamodules.maps import MapDataSettings, SketchMapDataModule, list_maps, split_maps
 from picsnet.checkpoints import load_model
 from picsnet.codec import SketchCodec
 from picsnet.config import NTCRunConfig, load_config
 from picsnet.losses import RateDistortionLoss
 from picsnet.ntc import build
 from picsnet.ntc.base import NTCOutput
-from picsnet.training.ntc import NTCModule
+from picsnet.training.ntc import NTCModule, RangeNTCModule
+from picsnet.training.run import fit
 from tests.conftest import REPOSITORY, drawn_map
 
 MINIATURE = [
@@ -194,10 +198,11 @@ def test_training_lowers_the_loss(uninterrupted: Path) -> None:
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:2])
 
 
-@pytest.mark.timeout(200)
-def test_two_processes_stay_one_network(maps_folder: Path, tmp_path: Path) -> None:
+def spread(maps: Path, output: Path, processes: int, *overrides: str) -> list[dict[str, str]]:
+    """Train on so many processes, the global batch the same; the rows of the log."""
+    output.mkdir()
     result = subprocess.run(
-        [sys.executable, "-m", "tests.ddp_worker", str(maps_folder), str(tmp_path)],
+        [sys.executable, "-m", "tests.ddp_worker", maps, output, str(processes), *overrides],
         cwd=REPOSITORY,
         env=environment(),
         capture_output=True,
@@ -205,18 +210,50 @@ def test_two_processes_stay_one_network(maps_folder: Path, tmp_path: Path) -> No
         timeout=180,
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    first = torch.load(tmp_path / "rank0.pt", weights_only=True)
-    second = torch.load(tmp_path / "rank1.pt", weights_only=True)
-    start = torch.load(tmp_path / "start0.pt", weights_only=True)
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    quantiles = "network.entropy_bottleneck.quantiles"
-    assert not torch.equal(first[quantiles], start[quantiles])
-    moved = [
-        k for k in first if first[k].is_floating_point() and not torch.equal(first[k], start[k])
+    (log,) = output.glob("*/csv/version_0/metrics.csv")
+    with log.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.timeout(400)
+def test_two_processes_train_as_one_with_their_batch_does(
+    maps_folder: Path, tmp_path: Path
+) -> None:
+    """Losses, auxiliary loss, clipping, average and validation, with a lambda for each map."""
+    settings = [
+        "sketch_ntc_range.yaml",
+        "model.options={widths: [8, 8, 8], M: 8, N: 4, features: 8, width: 8}",
+        "lmbda=0.002",
+        "lmbdas=[0.001, 0.002, 0.004]",
+        "trainer.max_steps=50",
+        "trainer.val_every=25",
     ]
-    assert {"network.context.steps.0.conv3.weight", "ema.module.g_s.0.weight"} <= set(moved)
+    two = spread(maps_folder, tmp_path / "two", 2, *settings)
+    one = spread(maps_folder, tmp_path / "one", 1, *settings)
+
+    curves = ["train/loss", "train/aux_loss", "train/bpp_z", "train/grad_norm", "val/loss"]
+    for name in curves:
+        expected, found = (
+            [float(row[name]) for row in rows if row.get(name)] for rows in (one, two)
+        )
+        assert len(expected) == (2 if name == "val/loss" else 50)
+        assert len(set(expected)) > 1
+        np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=name)
+
+    first, second, alone = (
+        torch.load(tmp_path / path, weights_only=True)
+        for path in ("two/rank0.pt", "two/rank1.pt", "one/rank0.pt")
+    )
+    start = torch.load(tmp_path / "two/start0.pt", weights_only=True)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    parts = ("network.entropy_bottleneck.quantiles", "network.g_a", "ema.module.g_s")
+    for part in parts:
+        for key in (key for key in first if key.startswith(part)):
+            moved = (alone[key] - start[key]).norm()
+            assert (first[key] - alone[key]).norm() < 0.01 * moved, key
+
     batches = [
-        set(map(tuple, torch.load(tmp_path / f"batches{rank}.pt", weights_only=True).tolist()))
+        set(map(tuple, torch.load(tmp_path / f"two/batches{rank}.pt", weights_only=True).tolist()))
         for rank in (0, 1)
     ]
     assert not batches[0] & batches[1], "both processes trained on the same crops"
@@ -324,6 +361,63 @@ def test_a_network_for_a_range_trains_at_all_its_lambdas(maps_folder: Path, tmp_
     model = load_model(tmp_path / "range" / "checkpoints" / "last.ckpt")
     assert model.card["lmbdas"] == [0.25, 0.5, 1.0]
     assert (model.network.qualities, model.quality) == (17, 8)
+
+
+@pytest.mark.parametrize("name", ["picsnet-hyperprior", "picsnet-context"])
+def test_half_a_batch_draws_what_it_would_in_the_whole(name: str) -> None:
+    """Noise is of a map's place among all processes' maps, not of the process that has it."""
+    network = build(name, {**SMALL, **({"features": 8, "width": 8} if "context" in name else {})})
+    x = torch.rand(4, 1, 64, 64)
+    torch.manual_seed(7)
+    whole = network(x)
+    torch.manual_seed(7 + 2)
+    half = network(x[2:])
+    torch.manual_seed(7)
+    elsewhere = network(x[2:])
+    for stream in ("y", "z"):
+        expected, found = whole.likelihoods[stream][2:], half.likelihoods[stream]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(elsewhere.likelihoods["z"], half.likelihoods["z"], rtol=1e-4)
+    assert not torch.allclose(whole.likelihoods["z"][0], whole.likelihoods["z"][1], rtol=1e-4)
+
+
+class Waits(TorchDispatchMode):
+    """Counts how often the host asks a tensor for its value: on a device each would be a wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("lmbdas", ["[]", "[0.001, 0.002, 0.004]"])
+def test_a_step_between_two_logs_waits_for_nothing(
+    maps_folder: Path, tmp_path: Path, lmbdas: str
+) -> None:
+    overrides = [*MINIATURE, f"data.maps=[{maps_folder}]", f"output={tmp_path}", "data.crop=64"]
+    overrides += ["trainer.max_steps=12", "trainer.log_every=10", f"lmbdas={lmbdas}"]
+    config = load_config("sketch_ntc_lambda0.5.yaml", overrides)
+    assert isinstance(config, NTCRunConfig)
+    train_maps, val_maps = split_maps(list_maps(maps_folder), 2, 1)
+    settings = MapDataSettings(crop=64, batch_size=2, workers=0, seed=1, total_steps=12)
+    waits, counts = Waits(), []
+
+    class Count(Callback):
+        def on_train_batch_start(self, *args: Any) -> None:
+            counts.append(waits.count)
+
+    module = RangeNTCModule(config) if config.lmbdas else NTCModule(config)
+    with waits:
+        fit(config, module, SketchMapDataModule(train_maps, val_maps, settings), [Count()])
+    by_step = np.diff(counts)
+    assert by_step[9] > 0  # the step that is logged
+    assert by_step[1:9].tolist() == [0] * 8
 
 
 def test_only_what_is_named_is_trained(maps_folder: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from picsnet.ntc.fixedpoint import (
     round_through,
     snap,
 )
+from picsnet.ntc.noise import uniform_by_map
 
 SCALE_MIN = 0.11
 SCALE_LEVELS = 64
@@ -41,6 +42,9 @@ SCALE_STEP = math.log(64.0 / SCALE_MIN) / (SCALE_LEVELS - 1)
 
 INDEX_GAIN = 4
 """Table indexes for a unit of the hyper-synthesis's output."""
+
+Z_NOISE, Y_NOISE = 0, 1
+"""Streams of noise (`picsnet.ntc.noise`)."""
 
 Z_LIMIT = 127
 MEAN_LIMIT = 2**14 - 1
@@ -62,6 +66,31 @@ class IntegerEntropyBottleneck(EntropyBottleneck):
 
     def _get_medians(self) -> Tensor:
         return torch.zeros_like(super()._get_medians())
+
+    def forward(self, x: Tensor, training: bool | None = None) -> tuple[Tensor, Tensor]:
+        """Quantised hyper-latents and their likelihoods, both (B, N, h, w); noisy in training.
+
+        compressai's, but for two things: the noise is drawn by map (`picsnet.ntc.noise`), and the
+        host does not wait for the device (compressai's takes axes from a tensor on it).
+        """
+        if training is None:
+            training = self.training
+        outputs = x + uniform_by_map(x, Z_NOISE) if training else x.round()
+        channels_first = outputs.transpose(0, 1)
+        likelihoods, _, _ = self._likelihood(channels_first.reshape(len(channels_first), 1, -1))
+        likelihoods = self.likelihood_lower_bound(likelihoods)
+        return outputs, likelihoods.view(channels_first.shape).transpose(0, 1)
+
+
+class NoisyByMapGaussian(GaussianConditional):
+    """compressai's Gaussian conditional, with noise drawn by map (`picsnet.ntc.noise`)."""
+
+    def quantize(self, inputs: Tensor, mode: str, means: Tensor | None = None) -> Tensor:
+        """As compressai's."""
+        if mode == "noise":
+            return inputs + uniform_by_map(inputs, Y_NOISE)
+        quantised: Tensor = super().quantize(inputs, mode, means)
+        return quantised
 
 
 class EntropyParameters(NamedTuple):
@@ -210,7 +239,7 @@ class SketchHyperprior(FileNTC):
         self.h_a = hyper_analysis(M, N)
         self.h_s = HyperSynthesis(N, M)
         self.entropy_bottleneck = IntegerEntropyBottleneck(N)
-        self.gaussian_conditional = GaussianConditional(None, scale_bound=SCALE_MIN)
+        self.gaussian_conditional = NoisyByMapGaussian(None, scale_bound=SCALE_MIN)
 
     @torch.no_grad()
     def scale_latents(self, gain: float) -> None:

@@ -16,7 +16,11 @@ from picsnet.ntc import build
 from picsnet.ntc.base import FileNTC, NTCOutput
 from picsnet.ntc.context import SketchContext
 from picsnet.ntc.hyperprior import SketchHyperprior
+from picsnet.ntc.noise import integers_by_map
 from picsnet.training.stepped import SteppedModule
+
+QUALITY_NOISE = 2
+"""Stream of draws (`picsnet.ntc.noise`), beside those of the network."""
 
 
 class NTCModule(SteppedModule):
@@ -64,7 +68,7 @@ class NTCModule(SteppedModule):
             checkpoint["tables"] = table_tensors(self.averaged)
 
     def configure_optimizers(self) -> tuple[dict[str, Any], dict[str, Any]]:  # type: ignore[override]
-        aux = torch.optim.Adam(self.aux_parameters, lr=self.optim.aux_lr)
+        aux = torch.optim.Adam(self.aux_parameters, lr=self.optim.aux_lr, fused=True)
         return self.main_optimizer(self.main_parameters), {"optimizer": aux}
 
     def pictures(self, batch: Any) -> Tensor:
@@ -147,7 +151,7 @@ class RangeNTCModule(NTCModule):
     averaged: SketchContext
 
     def code(self, x: Tensor) -> tuple[NTCOutput, Tensor | None]:
-        quality = torch.randint(self.network.qualities, (len(x),), device=x.device)
+        quality = integers_by_map(len(x), self.network.qualities, QUALITY_NOISE, x.device)
         output: NTCOutput = self.network(x, quality)
         return output, self.network.lmbda_of(quality)
 

@@ -27,6 +27,9 @@ from picsnet.training.wandb_run import wandb_id, wandb_mode
 
 LAST = "last.ckpt"
 
+STEPS_TO_AGREE = 10
+"""Several processes ask each other every so many steps whether to stop: all wait for all then."""
+
 
 def run_folder(config: RunConfig) -> Path:
     """Where a run keeps everything: ``<output>/<name>``."""
@@ -104,7 +107,10 @@ class LastCheckpoint(Callback):
 
 
 class GracefulStop(Callback):
-    """Ctrl-C or SIGTERM ends the run after the batch in hand; a second one ends it at once."""
+    """Ctrl-C or SIGTERM ends the run after the batch in hand; a second one ends it at once.
+
+    Several processes end within STEPS_TO_AGREE batches, all at the same one.
+    """
 
     def __init__(self, max_hours: float | None) -> None:
         self.max_hours = max_hours
@@ -126,6 +132,9 @@ class GracefulStop(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
+        assert isinstance(pl_module, SteppedModule)
+        if trainer.world_size > 1 and pl_module.batches_seen % STEPS_TO_AGREE:
+            return
         hours = (time.monotonic() - self._start) / 3600
         if self.max_hours is not None and hours >= self.max_hours:
             self._asked = self._asked or f"the time budget of {self.max_hours} h"
@@ -264,7 +273,10 @@ def fit(
         callbacks=[
             stop,
             LastCheckpoint(checkpoints, settings.checkpoint_every, settings.keep_every),
-            TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else PlainProgress(),
+            # Each refresh waits for the device, since it prints the loss.
+            TQDMProgressBar(refresh_rate=settings.log_every)
+            if sys.stderr.isatty()
+            else PlainProgress(),
             *(callbacks or []),
         ],
     )

@@ -8,9 +8,9 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from picsnet.config import OptimConfig, RunConfig, to_dict
+from picsnet.training.average import ExponentialAverage
 from picsnet.training.environment import describe_environment
 
 
@@ -46,10 +46,7 @@ class SteppedModule(L.LightningModule):
         if channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network
-        self.ema = AveragedModel(
-            network, multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay), use_buffers=True
-        )
-        self.ema.requires_grad_(False)
+        self.ema = ExponentialAverage(network, config.optim.ema_decay)
         self.config, self.optim = to_dict(config), config.optim
         self.total_steps, self.seed = config.trainer.max_steps, config.seed
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -76,8 +73,12 @@ class SteppedModule(L.LightningModule):
         self.batches_seen = int(checkpoint["batches_seen"])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # A seed for each step and rank: resuming needs no generator state.
-        torch.manual_seed((self.seed * 1_000_003 + self.batches_seen) * 4096 + self.global_rank)
+        # A seed for each step: resuming needs no generator state. And one for each sample of the
+        # step, over all processes: what is drawn by map (`picsnet.ntc.noise`) is then what a single
+        # process would draw.
+        first = self.global_rank * len(batch) if isinstance(batch, Tensor) else self.global_rank
+        step = (self.seed * 1_000_003 + self.batches_seen) * 2**20 % 2**58
+        torch.manual_seed(step + first)
 
     def main_optimizer(self, parameters: list[nn.Parameter]) -> dict[str, Any]:
         """AdamW and the schedule, in the shape that ``configure_optimizers`` returns."""
@@ -116,11 +117,12 @@ class SteppedModule(L.LightningModule):
             self.log_dict(
                 {k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()},
                 prog_bar=True,
+                sync_dist=True,
             )
 
     def count_batch(self) -> None:
         """To be called once at the end of each training step, after the optimisers."""
-        self.ema.update_parameters(self.network)
+        self.ema.follow(self.network, self.batches_seen)
         self.batches_seen += 1
 
     @staticmethod
