@@ -90,8 +90,7 @@ def train_edge(config: EdgeRunConfig) -> None:
         seed=config.seed,
         total_steps=config.trainer.max_steps,
     )
-    last = fit(config, EdgeModule(config), datamodule)
-    print(f"trained: {last}")
+    fit(config, EdgeModule(config), datamodule)
 
 
 def train_ntc(config: NTCRunConfig) -> None:
@@ -138,8 +137,7 @@ def train_ntc(config: NTCRunConfig) -> None:
         ),
     )
     callbacks = [Throughput(data.batch_size), MapPanel(run_folder(config)), RateDistortionPoints()]
-    last = fit(config, module, datamodule, callbacks)
-    print(f"trained: {last}")
+    fit(config, module, datamodule, callbacks)
 
 
 def train_photo_ntc(config: PhotoNTCRunConfig) -> None:
@@ -152,8 +150,7 @@ def train_photo_ntc(config: PhotoNTCRunConfig) -> None:
     module = HificModule(config) if isinstance(config, HificRunConfig) else PhotoNTCModule(config)
     panel = MapPanel(run_folder(config))
     callbacks = [Throughput(config.data.batch_size), panel, RateDistortionPoints()]
-    last = fit(config, module, _photos(config), callbacks)
-    print(f"trained: {last}")
+    fit(config, module, _photos(config), callbacks)
 
 
 def train_vae(config: VAERunConfig) -> None:
@@ -169,8 +166,7 @@ def train_vae(config: VAERunConfig) -> None:
     photos = (decode(photo) for photo in datamodule.train_photos[:ENCODER_PHOTOS])
     encoder = fit_encoder(photos, config.model.encoder_width, config.model.latent_channels)
     callbacks = [Throughput(config.data.batch_size), MapPanel(run_folder(config))]
-    last = fit(config, VAEModule(config, encoder), datamodule, callbacks)
-    print(f"trained: {last}")
+    fit(config, VAEModule(config, encoder), datamodule, callbacks)
 
 
 def train_clip(config: CLIPRunConfig) -> None:
@@ -183,8 +179,7 @@ def train_clip(config: CLIPRunConfig) -> None:
     captioner = PaletteCaptioner(save_tokenizer(run_folder(config) / "tokenizer"))
     module = CLIPModule(config, captioner.vocabulary_size)
     datamodule = _photos(config, captioner)
-    last = fit(config, module, datamodule, [Throughput(config.data.batch_size)])
-    print(f"trained: {last}")
+    fit(config, module, datamodule, [Throughput(config.data.batch_size)])
 
 
 def train_diffusion(config: DiffusionRunConfig) -> None:
@@ -208,8 +203,7 @@ def train_diffusion(config: DiffusionRunConfig) -> None:
     module = DiffusionModule(config, captioner.ids(""))
     datamodule = _photos(config, captioner, decode_sketch)
     callbacks = [Throughput(config.data.batch_size), MapPanel(run_folder(config))]
-    last = fit(config, module, datamodule, callbacks)
-    print(f"trained: {last}")
+    fit(config, module, datamodule, callbacks)
 
 
 def _photos(

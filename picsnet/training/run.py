@@ -227,7 +227,7 @@ def fit(
     datamodule: L.LightningDataModule,
     callbacks: list[Callback] | None = None,
 ) -> Path:
-    """Train, or go on training, and return the path of the last checkpoint.
+    """Train, or go on training; print and return the path of the last checkpoint.
 
     Raises:
         CheckpointError: the checkpoint to resume from is missing, damaged, or of another network.
@@ -287,12 +287,14 @@ def fit(
         weights_only=True,
     )
     _end_wandb(trainer, config, checkpoints / LAST)
-    if stop.reason and trainer.is_global_zero:
-        print(
-            f"picsnet: stopped by {stop.reason} at step {module.batches_seen} of "
-            f"{settings.max_steps}; the same command goes on from there",
-            file=sys.stderr,
-        )
+    if trainer.is_global_zero:
+        if stop.reason:
+            print(
+                f"picsnet: stopped by {stop.reason} at step {module.batches_seen} of "
+                f"{settings.max_steps}; the same command goes on from there",
+                file=sys.stderr,
+            )
+        print(f"trained: {checkpoints / LAST}")
     return checkpoints / LAST
 
 
