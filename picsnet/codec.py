@@ -36,7 +36,6 @@ from picsnet.errors import (
 )
 from picsnet.ntc.base import Latents, NTCOutput, Part
 from picsnet.ntc.context import SketchContext
-from picsnet.refining import check_effort, refine
 
 Map = NDArray[np.uint8]
 
@@ -50,7 +49,7 @@ class SketchCodec:
             lies between is rounded to eighths. None is the model's own. Files say at which quality
             they were written, so decoding does not depend on it.
         effort: 0 (none) to 9: how long the sender looks for better latents for each picture
-            (`picsnet.refining`).
+            (`picsnet.refining`); the model must have been loaded with its prior.
 
     Raises:
         UsageError: the model has no such quality, or cannot be made any effort with.
@@ -61,6 +60,8 @@ class SketchCodec:
         self.point = model.quality if quality is None else _point(model, quality)
         self.effort = effort
         if effort:
+            from picsnet.refining import check_effort
+
             check_effort(effort, model.network, model.name)
         self._limits = model.tables.limits()
 
@@ -104,6 +105,8 @@ class SketchCodec:
         x = torch.from_numpy(np.stack(sketches)).to(self.model.device)
         x = _padded(x[:, None].float() / 255, self.model.network.MULTIPLE)
         if self.effort:
+            from picsnet.refining import refine
+
             network = self.model.network
             assert isinstance(network, SketchContext)  # `check_effort` saw to it
             height, width = sketches[0].shape
@@ -116,7 +119,10 @@ class SketchCodec:
 
     @torch.no_grad()
     def predicted_bits(self, sketch: Map) -> float:
-        """Bits that the network's likelihoods give a map's symbols, without coding them."""
+        """Bits that the network's likelihoods give a map's symbols, without coding them.
+
+        The model must have been loaded with its prior.
+        """
         x = torch.from_numpy(sketch.astype(np.float32) / 255)[None, None].to(self.model.device)
         x = _padded(x, self.model.network.MULTIPLE)
         output: NTCOutput = self.model.network(x, self._points(x))
@@ -210,7 +216,7 @@ class SketchCodecs:
                 return find_by_fingerprint(fingerprint, self._device)
             except CheckpointError as error:
                 raise FingerprintError(f"{name}: {error}") from None
-        model = load_model(self._ckpt, self._device)
+        model = load_model(self._ckpt, self._device, prior=False)
         check_fingerprint(model, fingerprint, name)
         return model
 

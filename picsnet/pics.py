@@ -477,7 +477,9 @@ class PICS:
 
     @functools.cached_property
     def _codec(self) -> SketchCodec:
-        model = load_model(self._ckpt or DEFAULT_CKPT, exact_device(self.device))
+        model = load_model(
+            self._ckpt or DEFAULT_CKPT, exact_device(self.device), prior=bool(self._effort)
+        )
         return SketchCodec(model, self._quality, self._effort)
 
     @functools.cached_property

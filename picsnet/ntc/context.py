@@ -28,8 +28,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from compressai.layers import ResidualBlock, conv3x3, subpel_conv3x3
-from compressai.ops import LowerBound
 from torch import Tensor, nn
 
 from picsnet.entropy import PRECISION
@@ -46,7 +44,6 @@ from picsnet.ntc.fixedpoint import (
 from picsnet.ntc.hyperprior import (
     Z_LIMIT,
     EntropyParameters,
-    IntegerEntropyBottleneck,
     SketchHyperprior,
     entropy_parameters,
     hyper_analysis,
@@ -54,6 +51,7 @@ from picsnet.ntc.hyperprior import (
     read_hyper_latents,
     scale_of_index,
 )
+from picsnet.ntc.layers import LowerBound, ResidualBlock, conv3x3, subpel_conv3x3
 
 STEPS = 4
 MIN_LOG_LIKELIHOOD = -60.0
@@ -247,6 +245,7 @@ class SketchContext(FileNTC):
         N: channels of the hyper-latents z.
         analysis, synthesis: residual blocks at 1/4, 1/8 and 1/16.
         features, width: of `ContextModel`.
+        prior: whether to make what training and `forward` need beside what codes files.
 
     Raises:
         ValueError: lambdas do not rise from above zero, or M is no multiple of 4.
@@ -264,6 +263,7 @@ class SketchContext(FileNTC):
         synthesis: Sequence[int] = (1, 1, 1),
         features: int = 64,
         width: int = 160,
+        prior: bool = True,
     ) -> None:
         super().__init__()
         self.lambdas = tuple(float(lmbda) for lmbda in lambdas)
@@ -296,7 +296,10 @@ class SketchContext(FileNTC):
         self.gains = RateGains(self.lambdas, M)
         self.h_a = hyper_analysis(M, N)
         self.context = ContextModel(N, M, len(self.lambdas), features, width)
-        self.entropy_bottleneck = IntegerEntropyBottleneck(N)
+        if prior:
+            from picsnet.ntc.prior import IntegerEntropyBottleneck
+
+            self.entropy_bottleneck = IntegerEntropyBottleneck(N)
         self.lowest = LowerBound(MIN_LOG_LIKELIHOOD)
         self._channels = _step_channels(M)
 
@@ -509,7 +512,7 @@ def _log_mass(values: Tensor, scales: Tensor) -> Tensor:
 
 
 def _blocks(channels: int, count: int) -> list[nn.Module]:
-    return [ResidualBlock(channels, channels) for _ in range(count)]
+    return [ResidualBlock(channels) for _ in range(count)]
 
 
 def _adopt(ours: nn.Sequential, theirs: nn.Sequential) -> None:
