@@ -36,6 +36,7 @@ from picsnet.errors import (
 )
 from picsnet.ntc.base import Latents, NTCOutput, Part
 from picsnet.ntc.context import SketchContext
+from picsnet.stages import Stages
 
 Map = NDArray[np.uint8]
 
@@ -65,18 +66,19 @@ class SketchCodec:
             check_effort(effort, model.network, model.name)
         self._limits = model.tables.limits()
 
-    def encode_map(self, sketch: Map) -> bytes:
+    def encode_map(self, sketch: Map, stages: Stages | None = None) -> bytes:
         """A whole .pics file that holds one map.
 
         Args:
             sketch: (H, W) uint8, 0 no edge, 255 sure edge; sides 16..8192.
+            stages: is told the seconds of "transform" (network) and "code" (entropy coding).
         """
-        return self.encode_maps([sketch])[0]
+        return self.encode_maps([sketch], stages)[0]
 
-    def encode_maps(self, sketches: Sequence[Map]) -> list[bytes]:
+    def encode_maps(self, sketches: Sequence[Map], stages: Stages | None = None) -> list[bytes]:
         """Files of several maps of one size, transformed as one batch."""
         height, width = sketches[0].shape
-        streams = self.encode_streams(sketches)
+        streams = self.encode_streams(sketches, stages)
         return [
             write(
                 PicsFile(
@@ -89,16 +91,19 @@ class SketchCodec:
             for stream in streams
         ]
 
-    def encode_streams(self, sketches: Sequence[Map]) -> list[bytes]:
+    def encode_streams(self, sketches: Sequence[Map], stages: Stages | None = None) -> list[bytes]:
         """Entropy-coded payloads of maps of one size, without a container."""
         if len({sketch.shape for sketch in sketches}) != 1:
             raise ValueError("maps of one batch must have one size")
-        parts = self.analyse(sketches)
-        return [
-            # An all-black map is the empty stream: no symbol of it is worth a byte.
-            b"" if not sketch.any() else encode_parts(parts, i, self.point, self.model)
-            for i, sketch in enumerate(sketches)
-        ]
+        stages = stages or Stages()
+        with stages("transform"):
+            parts = self.analyse(sketches)
+        with stages("code"):
+            return [
+                # An all-black map is the empty stream: no symbol of it is worth a byte.
+                b"" if not sketch.any() else encode_parts(parts, i, self.point, self.model)
+                for i, sketch in enumerate(sketches)
+            ]
 
     def analyse(self, sketches: Sequence[Map]) -> list[Part]:
         """Symbols of maps of one size, as one batch, in the stream's order."""
@@ -152,8 +157,22 @@ class SketchCodec:
         check_fingerprint(self.model, file.sketch.fingerprint, name)
         return self.decode_stream(file.sketch.stream, file.height, file.width, name)
 
-    def decode_stream(self, stream: bytes, height: int, width: int, name: str = "<bytes>") -> Map:
+    def decode_stream(
+        self,
+        stream: bytes,
+        height: int,
+        width: int,
+        name: str = "<bytes>",
+        stages: Stages | None = None,
+    ) -> Map:
         """The map of an entropy-coded payload.
+
+        Args:
+            stream: the payload.
+            height, width: of the map.
+            name: of the file, for messages.
+            stages: is told the seconds of "code" (entropy coding, with the network's exact half)
+                and "transform" (synthesis).
 
         Raises:
             CorruptStreamError: no encoder writes such a payload.
@@ -162,15 +181,18 @@ class SketchCodec:
             return np.zeros((height, width), dtype=np.uint8)
         multiple = self.model.network.MULTIPLE
         size = (-(-height // multiple), -(-width // multiple))
+        stages = stages or Stages()
         try:
-            latents = decode_latents(stream, size, self.model)
+            with stages("code"):
+                latents = decode_latents(stream, size, self.model)
         except InvalidStreamError:
             raise CorruptStreamError(
                 f"{name}: its sketch is damaged though its checksum holds; get the file again"
             ) from None
-        x_hat = self.model.network.synthesise(latents)[0, 0, :height, :width]
-        # Cut to bytes as `numpy.rint` would: half to even.
-        result: Map = (x_hat * 255).round().to(torch.uint8).cpu().numpy()
+        with stages("transform"):
+            x_hat = self.model.network.synthesise(latents)[0, 0, :height, :width]
+            # Cut to bytes as `numpy.rint` would: half to even.
+            result: Map = (x_hat * 255).round().to(torch.uint8).cpu().numpy()
         return result
 
 

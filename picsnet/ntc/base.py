@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from compressai.entropy_models import EntropyBottleneck
+    from picsnet.ntc.prior import IntegerEntropyBottleneck
 
 
 class NTCOutput(NamedTuple):
@@ -101,7 +101,7 @@ class FileNTC(nn.Module, ABC):
     QUALITY_STEPS: ClassVar[int] = 8
     PRIOR: ClassVar[tuple[str, ...]] = ("entropy_bottleneck.",)
     N: int
-    entropy_bottleneck: EntropyBottleneck
+    entropy_bottleneck: IntegerEntropyBottleneck
 
     @property
     def qualities(self) -> int:

@@ -379,7 +379,12 @@ class SketchContext(FileNTC):
         return NTCOutput(self.g_s(restored), likelihoods)
 
     def coded(
-        self, y: Tensor, z: Tensor, quality: Tensor, relaxed: bool
+        self,
+        y: Tensor,
+        z: Tensor,
+        quality: Tensor,
+        relaxed: bool,
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What entropy coding does to scaled latents, and what it costs.
 
@@ -388,13 +393,17 @@ class SketchContext(FileNTC):
             z: (B, N, ceil(h/4), ceil(w/4)), before rounding.
             quality: (B,).
             relaxed: differentiable (hyper-latents are noisy then); else as files are coded.
+            noise: like z, -1/2..1/2, in place of torch's own random numbers.
 
         Returns:
             Latents as g_s takes them (B, M, h, w), and likelihoods of the streams.
         """
         cells = self._cells((y.shape[-2], y.shape[-1]), y.device)
         kind = torch.float32 if relaxed else torch.float64
-        _, z_likelihoods = self.entropy_bottleneck(z, training=relaxed)
+        if noise is None:
+            _, z_likelihoods = self.entropy_bottleneck(z, training=relaxed)
+        else:
+            z_likelihoods = self.entropy_bottleneck.likelihoods(z + noise)
         seen = [self.context.features(round_through(z).to(kind), cells.grid, quality)]
         steps, likelihoods = [], []
         for step, target in enumerate(cells.split(y)):
@@ -521,6 +530,7 @@ def _adopt(ours: nn.Sequential, theirs: nn.Sequential) -> None:
     for layer in ours:
         if isinstance(layer, ResidualBlock) and not isinstance(left[0], ResidualBlock):
             nn.init.zeros_(layer.conv2.weight)
+            assert layer.conv2.bias is not None
             nn.init.zeros_(layer.conv2.bias)
             continue
         source = left.pop(0)

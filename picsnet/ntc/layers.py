@@ -34,7 +34,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same."""
-        out = self.leaky_relu(self.conv1(x))
+        out: Tensor = self.leaky_relu(self.conv1(x))
         out = self.leaky_relu(self.conv2(out))
         return out + x
 

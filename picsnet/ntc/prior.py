@@ -19,3 +19,9 @@ class IntegerEntropyBottleneck(EntropyBottleneck):
 
     def _get_medians(self) -> Tensor:
         return torch.zeros_like(super()._get_medians())
+
+    def likelihoods(self, z: Tensor) -> Tensor:
+        """Probabilities of hyper-latents (B, N, h, w) as they are: neither rounded nor noisy."""
+        values = z.transpose(0, 1).reshape(len(z[0]), 1, -1)
+        found: Tensor = self.likelihood_lower_bound(self._likelihood(values)[0])
+        return found.view(len(z[0]), len(z), *z.shape[2:]).transpose(0, 1)
