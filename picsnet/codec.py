@@ -137,7 +137,7 @@ class SketchCodec:
     def _points(self, x: Tensor) -> Tensor:
         return torch.full((len(x),), self.point, device=x.device)
 
-    def decode_map(self, data: bytes, name: str = "<bytes>") -> Map:
+    def decode_map(self, data: bytes, name: str = "<bytes>", stages: Stages | None = None) -> Map:
         """The map in a file.
 
         Returns:
@@ -146,16 +146,18 @@ class SketchCodec:
         Raises:
             BitstreamError: one of its subclasses says what is wrong with the file.
         """
-        return self.decode_file(read(data, name=name), name)
+        return self.decode_file(read(data, name=name), name, stages)
 
-    def decode_file(self, file: PicsFile, name: str = "<bytes>") -> Map:
-        """The map of a file that was parsed already."""
+    def decode_file(
+        self, file: PicsFile, name: str = "<bytes>", stages: Stages | None = None
+    ) -> Map:
+        """The map of a file that was parsed already; stages as `decode_stream` tells them."""
         if file.sketch is None:
             raise UnsupportedLayerError(
                 f"{name}: holds no sketch; decode it with the decoder that its prompt is for"
             )
         check_fingerprint(self.model, file.sketch.fingerprint, name)
-        return self.decode_stream(file.sketch.stream, file.height, file.width, name)
+        return self.decode_stream(file.sketch.stream, file.height, file.width, name, stages)
 
     def decode_stream(
         self,

@@ -8,14 +8,16 @@ import json
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from picsnet.errors import PicsnetError, UsageError
 from picsnet.files import InputFile
 from picsnet.terminal import print_error, printable
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Record = dict[str, Any]
 Pair = tuple[InputFile, Path]
@@ -134,6 +136,8 @@ def _in_order(
     if workers == 1:
         yield from ((item, functools.partial(work, item)) for item in items)
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     pool = ThreadPoolExecutor(workers)
     ahead: deque[tuple[T, Future[R]]] = deque()
     rest = iter(items)
