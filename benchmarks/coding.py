@@ -6,6 +6,8 @@
   decoding: one by one with one thread, one by one with all threads, and by workers with the threads
   shared among them. Rounds of the three take turns within one process, so that what else the
   machine does hits all alike; medians of rounds count. Files and pictures must be the same.
+  Processes that know nothing of each other, as many as workers, take turns with them too: what
+  they reach is what the machine's cores give at most.
 * Where the time of one picture goes, in a cold process and in a warm one.
 * Wall and processor time of cold processes: --help, info, decode --sketch-only, and an empty one
   that imports torch, for comparison.
@@ -19,6 +21,7 @@ import argparse
 import functools
 import hashlib
 import json
+import multiprocessing
 import os
 import platform
 import resource
@@ -28,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", default="out/coding.json")
     args = parser.parse_args(arguments)
     try:
-        if min(args.pictures, args.workers, args.repeat, args.runs) < 1:
-            raise UsageError("--pictures, --workers, --repeat and --runs must be at least 1")
+        if min(args.workers, args.repeat, args.runs) < 1 or args.pictures < args.workers:
+            raise UsageError(
+                "--workers, --repeat and --runs must be at least 1, --pictures at least as many as "
+                "workers"
+            )
         with tempfile.TemporaryDirectory() as folder:
             result = measure(args, Path(folder))
         with atomic_write(Path(args.output)) as part:
@@ -78,15 +85,14 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """
     photos = expand_inputs([args.photos], IMAGE_SUFFIXES)[: args.pictures]
     threads = torch.get_num_threads()
-    codec = SketchCodec(load_model(CKPT, prior=False))
-    work = functools.partial(_encode, codec, load_sketcher("bundled"))
+    codec, work = _codec_and_encoder()
     files = output_paths(photos, str(folder / "pics"), ".pics")
     first, coded = str(files[0][0].path), str(files[0][1])
-    encoding = throughput(work, files, args.workers, args.repeat)
+    encoding = throughput(work, files, args)
     pictures = output_paths(
         expand_inputs([folder / "pics"], frozenset({".pics"})), str(folder / "maps"), ".png"
     )
-    decoding = throughput(functools.partial(_decode, codec), pictures, args.workers, args.repeat)
+    decoding = throughput(functools.partial(_decode, codec), pictures, args)
     torch.set_num_threads(threads)
     encode = ["encode", "--mode", "sketch", "--ckpt", CKPT, first]
     decode = ["decode", "--sketch-only", coded]
@@ -121,6 +127,11 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
+def _codec_and_encoder() -> tuple[SketchCodec, Work]:
+    codec = SketchCodec(load_model(CKPT, prior=False))
+    return codec, functools.partial(_encode, codec, load_sketcher("bundled"))
+
+
 def _paths(pair: Pair) -> tuple[Path, Path]:
     return pair[0].path, pair[1]
 
@@ -149,31 +160,34 @@ def _decode(codec: SketchCodec, source: Path, target: Path) -> Record:
     return {"stages": stages.seconds}
 
 
-def throughput(work: Work, pairs: list[Pair], workers: int, repeat: int) -> list[dict[str, Any]]:
+def throughput(work: Work, pairs: list[Pair], args: argparse.Namespace) -> list[dict[str, Any]]:
     """Pictures a second of each way of working.
 
     Raises:
         PicsnetError: what is written depends on the way.
     """
-    threads = torch.get_num_threads()
+    threads, workers = torch.get_num_threads(), args.workers
+    apart = f"{workers} processes apart"
     ways = {
         "one by one, 1 thread": (1, 1),
         f"one by one, {threads} threads": (1, threads),
         f"{workers} workers": (workers, max(1, threads // workers)),
     }
-    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in [*ways, apart]}
     written = set()
-    work(*_paths(pairs[0]))
-    for _ in range(repeat):
+    for pair in pairs:
+        work(*_paths(pair))  # to warm up, and to see that all can be coded
+    others = _Apart(pairs, workers)
+    for _ in range(args.repeat):
         for name, (at_once, each) in ways.items():
             torch.set_num_threads(each)
             wall, processor = time.perf_counter(), time.process_time()
-            status = run_all(pairs, work, lambda record: [], False, True, at_once)
+            run_all(pairs, work, lambda record: [], False, True, at_once)
             spent = (time.perf_counter() - wall, time.process_time() - processor)
             rounds[name].append(spent)
-            if status:
-                raise UsageError("a picture cannot be coded; name a folder of whole ones")
             written.add(_digest([target for _, target in pairs]))
+        rounds[apart].append(others.round())
+    others.end()
     torch.set_num_threads(threads)
     if len(written) != 1:
         raise PicsnetError("what is written depends on threads or workers; this is a fault")
@@ -189,6 +203,52 @@ def throughput(work: Work, pairs: list[Pair], workers: int, repeat: int) -> list
         }
         for name, spent in rounds.items()
     ]
+
+
+class _Apart:
+    """Processes that each code a share of the pictures, one by one, when told to."""
+
+    def __init__(self, pairs: list[Pair], count: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipes = []
+        self._processes = []
+        for i in range(count):
+            here, there = context.Pipe()
+            share = [_paths(pair) for pair in pairs[i::count]]
+            process = context.Process(target=_code_when_told, args=(there, share), daemon=True)
+            process.start()
+            there.close()
+            self._pipes.append(here)
+            self._processes.append(process)
+        for pipe in self._pipes:
+            pipe.recv()
+
+    def round(self) -> tuple[float, float]:
+        """(wall seconds until the last is done, their processor seconds)."""
+        wall = time.perf_counter()
+        for pipe in self._pipes:
+            pipe.send(True)
+        processor = sum(pipe.recv() for pipe in self._pipes)
+        return time.perf_counter() - wall, processor
+
+    def end(self) -> None:
+        """Let them go."""
+        for pipe, process in zip(self._pipes, self._processes, strict=True):
+            pipe.send(False)
+            process.join()
+
+
+def _code_when_told(pipe: Connection, share: list[tuple[Path, Path]]) -> None:
+    torch.set_num_threads(1)
+    codec, encode = _codec_and_encoder()
+    work = functools.partial(_decode, codec) if share[0][0].suffix == ".pics" else encode
+    work(*share[0])
+    pipe.send(0.0)
+    while pipe.recv():
+        processor = time.process_time()
+        for paths in share:
+            work(*paths)
+        pipe.send(time.process_time() - processor)
 
 
 def _digest(paths: list[Path]) -> str:
