@@ -70,8 +70,16 @@ class SketchModel:
         return self.network.device
 
 
-def load_model(spec: str | Path, device: str | torch.device = "cpu") -> SketchModel:
+def load_model(
+    spec: str | Path, device: str | torch.device = "cpu", prior: bool = True
+) -> SketchModel:
     """A model by shipped name, exported folder or Lightning checkpoint.
+
+    Args:
+        spec: which.
+        device: where the network is to run.
+        prior: False leaves out what plain coding does not need, as `picsnet.ntc.build` says; such
+            a network can neither be trained nor predict its rate nor make efforts.
 
     Raises:
         CheckpointError: not there, damaged, or of an architecture that cannot code files.
@@ -82,11 +90,11 @@ def load_model(spec: str | Path, device: str | torch.device = "cpu") -> SketchMo
     else:
         folder = path if path.is_dir() else shipped.FOLDER / str(spec)
         tensors, card = _from_export(folder, str(spec))
-    return _assemble(str(spec), tensors, card, device)
+    return _assemble(str(spec), tensors, card, device, prior)
 
 
 def find_by_fingerprint(fingerprint: bytes, device: str | torch.device = "cpu") -> SketchModel:
-    """The shipped model with which a file was written.
+    """The shipped model with which a file was written, as far as reading it needs.
 
     Raises:
         CheckpointError: none of them is.
@@ -95,7 +103,7 @@ def find_by_fingerprint(fingerprint: bytes, device: str | torch.device = "cpu") 
         # Operating points of a network have its fingerprint; a file says its own point.
         whole = "lmbda" in card and "model" not in card
         if whole and card["fingerprint"] == fingerprint.hex():
-            return load_model(name, device)
+            return load_model(name, device, prior=False)
     raise CheckpointError(
         f"no shipped model has the fingerprint {fingerprint.hex()}; "
         "name the model the file was written with: --ckpt CKPT"
@@ -231,28 +239,32 @@ def _unpacked_state(network: FileNTC, tensors: dict[str, Tensor]) -> dict[str, T
         else:
             state[key] = value.float()
     # Buffers that are constants or belong to compressai's own tables keep their fresh values.
+    parameters = {name for name, _ in network.named_parameters()}
     for key, value in network.state_dict().items():
-        if key not in state and not _is_parameter(network, key):
+        if key not in state and key not in parameters:
             state[key] = value
     return state
 
 
-def _is_parameter(network: FileNTC, key: str) -> bool:
-    return any(name == key for name, _ in network.named_parameters())
-
-
 def _assemble(
-    name: str, tensors: dict[str, Tensor], card: dict[str, Any], device: str | torch.device
+    name: str,
+    tensors: dict[str, Tensor],
+    card: dict[str, Any],
+    device: str | torch.device,
+    prior: bool = True,
 ) -> SketchModel:
     architecture = card.get("architecture")
-    network = build(str(architecture), card.get("options") or {})
+    network = build(str(architecture), card.get("options") or {}, prior)
     if not isinstance(network, FileNTC):
         raise CheckpointError(
             f"{name}: architecture {architecture} has a floating-point entropy model, so its files "
             "would decode on this machine only; picsnet writes none with it"
         )
     try:
-        network.load_state_dict(_unpacked_state(network, tensors), strict=True)
+        state = _unpacked_state(network, tensors)
+        if not prior:
+            state = {key: state[key] for key in state if not key.startswith(network.PRIOR)}
+        network.load_state_dict(state, strict=True)
         tables = CodingTables(
             *(
                 FrequencyTables.from_arrays(

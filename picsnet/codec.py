@@ -36,7 +36,7 @@ from picsnet.errors import (
 )
 from picsnet.ntc.base import Latents, NTCOutput, Part
 from picsnet.ntc.context import SketchContext
-from picsnet.refining import check_effort, refine
+from picsnet.stages import Stages
 
 Map = NDArray[np.uint8]
 
@@ -50,7 +50,7 @@ class SketchCodec:
             lies between is rounded to eighths. None is the model's own. Files say at which quality
             they were written, so decoding does not depend on it.
         effort: 0 (none) to 9: how long the sender looks for better latents for each picture
-            (`picsnet.refining`).
+            (`picsnet.refining`); the model must have been loaded with its prior.
 
     Raises:
         UsageError: the model has no such quality, or cannot be made any effort with.
@@ -61,21 +61,24 @@ class SketchCodec:
         self.point = model.quality if quality is None else _point(model, quality)
         self.effort = effort
         if effort:
+            from picsnet.refining import check_effort
+
             check_effort(effort, model.network, model.name)
         self._limits = model.tables.limits()
 
-    def encode_map(self, sketch: Map) -> bytes:
+    def encode_map(self, sketch: Map, stages: Stages | None = None) -> bytes:
         """A whole .pics file that holds one map.
 
         Args:
             sketch: (H, W) uint8, 0 no edge, 255 sure edge; sides 16..8192.
+            stages: is told the seconds of "transform" (network) and "code" (entropy coding).
         """
-        return self.encode_maps([sketch])[0]
+        return self.encode_maps([sketch], stages)[0]
 
-    def encode_maps(self, sketches: Sequence[Map]) -> list[bytes]:
+    def encode_maps(self, sketches: Sequence[Map], stages: Stages | None = None) -> list[bytes]:
         """Files of several maps of one size, transformed as one batch."""
         height, width = sketches[0].shape
-        streams = self.encode_streams(sketches)
+        streams = self.encode_streams(sketches, stages)
         return [
             write(
                 PicsFile(
@@ -88,22 +91,27 @@ class SketchCodec:
             for stream in streams
         ]
 
-    def encode_streams(self, sketches: Sequence[Map]) -> list[bytes]:
+    def encode_streams(self, sketches: Sequence[Map], stages: Stages | None = None) -> list[bytes]:
         """Entropy-coded payloads of maps of one size, without a container."""
         if len({sketch.shape for sketch in sketches}) != 1:
             raise ValueError("maps of one batch must have one size")
-        parts = self.analyse(sketches)
-        return [
-            # An all-black map is the empty stream: no symbol of it is worth a byte.
-            b"" if not sketch.any() else encode_parts(parts, i, self.point, self.model)
-            for i, sketch in enumerate(sketches)
-        ]
+        stages = stages or Stages()
+        with stages("transform"):
+            parts = self.analyse(sketches)
+        with stages("code"):
+            return [
+                # An all-black map is the empty stream: no symbol of it is worth a byte.
+                b"" if not sketch.any() else encode_parts(parts, i, self.point, self.model)
+                for i, sketch in enumerate(sketches)
+            ]
 
     def analyse(self, sketches: Sequence[Map]) -> list[Part]:
         """Symbols of maps of one size, as one batch, in the stream's order."""
         x = torch.from_numpy(np.stack(sketches)).to(self.model.device)
         x = _padded(x[:, None].float() / 255, self.model.network.MULTIPLE)
         if self.effort:
+            from picsnet.refining import refine
+
             network = self.model.network
             assert isinstance(network, SketchContext)  # `check_effort` saw to it
             height, width = sketches[0].shape
@@ -116,7 +124,10 @@ class SketchCodec:
 
     @torch.no_grad()
     def predicted_bits(self, sketch: Map) -> float:
-        """Bits that the network's likelihoods give a map's symbols, without coding them."""
+        """Bits that the network's likelihoods give a map's symbols, without coding them.
+
+        The model must have been loaded with its prior.
+        """
         x = torch.from_numpy(sketch.astype(np.float32) / 255)[None, None].to(self.model.device)
         x = _padded(x, self.model.network.MULTIPLE)
         output: NTCOutput = self.model.network(x, self._points(x))
@@ -126,7 +137,7 @@ class SketchCodec:
     def _points(self, x: Tensor) -> Tensor:
         return torch.full((len(x),), self.point, device=x.device)
 
-    def decode_map(self, data: bytes, name: str = "<bytes>") -> Map:
+    def decode_map(self, data: bytes, name: str = "<bytes>", stages: Stages | None = None) -> Map:
         """The map in a file.
 
         Returns:
@@ -135,19 +146,35 @@ class SketchCodec:
         Raises:
             BitstreamError: one of its subclasses says what is wrong with the file.
         """
-        return self.decode_file(read(data, name=name), name)
+        return self.decode_file(read(data, name=name), name, stages)
 
-    def decode_file(self, file: PicsFile, name: str = "<bytes>") -> Map:
-        """The map of a file that was parsed already."""
+    def decode_file(
+        self, file: PicsFile, name: str = "<bytes>", stages: Stages | None = None
+    ) -> Map:
+        """The map of a file that was parsed already; stages as `decode_stream` tells them."""
         if file.sketch is None:
             raise UnsupportedLayerError(
                 f"{name}: holds no sketch; decode it with the decoder that its prompt is for"
             )
         check_fingerprint(self.model, file.sketch.fingerprint, name)
-        return self.decode_stream(file.sketch.stream, file.height, file.width, name)
+        return self.decode_stream(file.sketch.stream, file.height, file.width, name, stages)
 
-    def decode_stream(self, stream: bytes, height: int, width: int, name: str = "<bytes>") -> Map:
+    def decode_stream(
+        self,
+        stream: bytes,
+        height: int,
+        width: int,
+        name: str = "<bytes>",
+        stages: Stages | None = None,
+    ) -> Map:
         """The map of an entropy-coded payload.
+
+        Args:
+            stream: the payload.
+            height, width: of the map.
+            name: of the file, for messages.
+            stages: is told the seconds of "code" (entropy coding, with the network's exact half)
+                and "transform" (synthesis).
 
         Raises:
             CorruptStreamError: no encoder writes such a payload.
@@ -156,15 +183,18 @@ class SketchCodec:
             return np.zeros((height, width), dtype=np.uint8)
         multiple = self.model.network.MULTIPLE
         size = (-(-height // multiple), -(-width // multiple))
+        stages = stages or Stages()
         try:
-            latents = decode_latents(stream, size, self.model)
+            with stages("code"):
+                latents = decode_latents(stream, size, self.model)
         except InvalidStreamError:
             raise CorruptStreamError(
                 f"{name}: its sketch is damaged though its checksum holds; get the file again"
             ) from None
-        x_hat = self.model.network.synthesise(latents)[0, 0, :height, :width]
-        # Cut to bytes as `numpy.rint` would: half to even.
-        result: Map = (x_hat * 255).round().to(torch.uint8).cpu().numpy()
+        with stages("transform"):
+            x_hat = self.model.network.synthesise(latents)[0, 0, :height, :width]
+            # Cut to bytes as `numpy.rint` would: half to even.
+            result: Map = (x_hat * 255).round().to(torch.uint8).cpu().numpy()
         return result
 
 
@@ -210,7 +240,7 @@ class SketchCodecs:
                 return find_by_fingerprint(fingerprint, self._device)
             except CheckpointError as error:
                 raise FingerprintError(f"{name}: {error}") from None
-        model = load_model(self._ckpt, self._device)
+        model = load_model(self._ckpt, self._device, prior=False)
         check_fingerprint(model, fingerprint, name)
         return model
 

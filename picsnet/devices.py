@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from picsnet.errors import UsageError
@@ -55,3 +57,30 @@ def inference_dtype(device: str) -> torch.dtype:
     if device.startswith(("cuda", "mps")):
         return torch.float16
     return torch.bfloat16 if has_amx() else torch.float32
+
+
+WORKER_BYTES = 4 * 2**30
+"""Memory that a worker may need: large pictures go through the edge detector in strips."""
+
+
+def share_cores(inputs: int, workers: int | None = None) -> int:
+    """How many pictures to work on at once; torch's threads are divided among them.
+
+    Args:
+        inputs: how many pictures there are.
+        workers: as the user wants it; None is one a core (as torch counts them: OMP_NUM_THREADS
+            and the process's affinity hold), as far as the machine's memory allows.
+    """
+    threads = torch.get_num_threads()
+    if workers is None:
+        workers = max(1, min(threads, _physical_bytes() // WORKER_BYTES))
+    workers = min(workers, inputs)
+    torch.set_num_threads(max(1, threads // workers))
+    return workers
+
+
+def _physical_bytes() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not a Unix that tells
+        return WORKER_BYTES

@@ -16,6 +16,10 @@ from picsnet.files import atomic_write
 MIN_SIDE = 16
 MAX_SIDE = 8192
 
+# Pillow warns of bombs above 89 megapixels; the sides above are our stricter bound. Once for all,
+# since pictures are read in several threads and what is caught around one would be lost for others.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _WHITE_OF_INTEGERS = (2**16 - 1, 2**31 - 1)
 # Floats have no agreed white: the least of these that nothing in the picture exceeds.
@@ -57,13 +61,10 @@ def _load(path: Path, background: str, mode: str) -> Image.Image:
     if path.suffix.lower() == ".jxl":
         _need_jpeg_xl(path)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of bombs above 89 megapixels; the sides below are our stricter bound.
-            warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                _check_size(path, *picture.size)
-                picture.load()
-                return _opaque(_eight_bit(_upright(picture)), background).convert(mode)
+        with Image.open(path) as picture:
+            _check_size(path, *picture.size)
+            picture.load()
+            return _opaque(_eight_bit(_upright(picture)), background).convert(mode)
     except ImageError:
         raise
     except FileNotFoundError:

@@ -14,9 +14,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
@@ -47,6 +46,7 @@ from picsnet.prompt.inversion import InversionConfig, invert
 from picsnet.prompt.palette import describe
 from picsnet.prompt.tokens import TokenCoder
 from picsnet.sketch import Sketcher, load_sketcher
+from picsnet.stages import Stages
 from picsnet.textlayer import TextHead, TextLayer, candidate_bits, read_head, read_text, write_text
 
 Pixels = NDArray[np.uint8]
@@ -117,17 +117,6 @@ class Decoding:
     candidate: int
     missing: tuple[str, ...]
     seconds: dict[str, float]
-
-
-@dataclass
-class _Stages:
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - start
 
 
 class PICS:
@@ -359,7 +348,7 @@ class PICS:
     def _encode_one(
         self, width: int, height: int, original: Pixels, ids: list[int], seconds: dict[str, float]
     ) -> Encoding:
-        stages = _Stages(dict(seconds))
+        stages = Stages(seconds)
         sketch = decoded = layer = None
         if self.mode == "pics":
             with stages("sketch"):
@@ -477,7 +466,9 @@ class PICS:
 
     @functools.cached_property
     def _codec(self) -> SketchCodec:
-        model = load_model(self._ckpt or DEFAULT_CKPT, exact_device(self.device))
+        model = load_model(
+            self._ckpt or DEFAULT_CKPT, exact_device(self.device), prior=bool(self._effort)
+        )
         return SketchCodec(model, self._quality, self._effort)
 
     @functools.cached_property

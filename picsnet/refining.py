@@ -85,14 +85,8 @@ def refine(
             f"--effort {effort}: a sketch of {size[1]}x{size[0]} would take too much memory; "
             f"beyond {MAX_PIXELS} pixels leave it out"
         )
-    devices = [x.device] if x.device.type == "cuda" else []
-    # The caller may be in a mode without gradients; its random numbers stay its own.
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.random.fork_rng(devices=devices),
-    ):
-        torch.manual_seed(SEED)
+    # The caller may be in a mode without gradients.
+    with torch.inference_mode(False), torch.enable_grad():
         return _descend(network, x.clone(), size, quality, STEPS[effort])
 
 
@@ -111,8 +105,12 @@ def _descend(
     low, right = (max(0, MS_SSIM_SHORTEST_SIDE - side) for side in size)
     target = F.pad(x[..., : size[0], : size[1]], (0, right, 0, low))
 
+    # Of its own: other threads may be at other pictures.
+    generator = torch.Generator(x.device).manual_seed(SEED)
+
     def loss(relaxed: bool) -> Tensor:
-        restored, likelihoods = network.coded(y, z, points, relaxed)
+        noise = torch.empty_like(z).uniform_(-0.5, 0.5, generator=generator) if relaxed else None
+        restored, likelihoods = network.coded(y, z, points, relaxed, noise)
         x_hat = F.pad(network.g_s(restored)[..., : size[0], : size[1]], (0, right, 0, low))
         result: Tensor = criterion(NTCOutput(x_hat, likelihoods), target).loss
         return result

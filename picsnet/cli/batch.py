@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from picsnet.errors import PicsnetError, UsageError
 from picsnet.files import InputFile
 from picsnet.terminal import print_error, printable
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 Record = dict[str, Any]
 Pair = tuple[InputFile, Path]
 T = TypeVar("T")
+R = TypeVar("R")
+
+AHEAD = 32
+"""Inputs a worker may be ahead of the first that is not done: one large picture holds up no other,
+and what waits in order is records, not pictures."""
 
 
 def output_paths(inputs: list[InputFile], out: str | None, suffix: str) -> list[Pair]:
@@ -53,14 +65,24 @@ def run_all(
     describe: Callable[[Record], list[str]],
     as_json: bool,
     quiet: bool,
+    workers: int = 1,
 ) -> int:
     """Do ``work(source, target)`` for each pair; returns the exit status.
 
     Results go to stdout, one line (or JSON object) each; the progress bar and errors to stderr. A
     failing input is named and the others go on; the status is then that of the last failure.
+
+    Several workers are threads: what takes long in coding a sketch lets go of Python's lock. Lines
+    come in the order of the inputs all the same.
     """
     return run_chunks(
-        pairs, 1, lambda chunk: [work(chunk[0][0].path, chunk[0][1])], describe, as_json, quiet
+        pairs,
+        1,
+        lambda chunk: [work(chunk[0][0].path, chunk[0][1])],
+        describe,
+        as_json,
+        quiet,
+        workers,
     )
 
 
@@ -71,6 +93,7 @@ def run_chunks(
     describe: Callable[[Record], list[str]],
     as_json: bool,
     quiet: bool,
+    workers: int = 1,
 ) -> int:
     """As `run_all`, for work that is done on several inputs together.
 
@@ -79,31 +102,61 @@ def run_chunks(
     """
     status = 0
     chunks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-    for chunk in _progress(chunks, quiet or as_json):
-        pending = [chunk]
-        while pending:
-            some = pending.pop(0)
-            try:
-                records = work(some)
-            except PicsnetError as error:
-                if len(some) > 1:
-                    pending += [[pair] for pair in some]
+    with closing(_in_order(chunks, work, workers)) as results:
+        for chunk, result in _progress(results, len(chunks), quiet or as_json):
+            pending = [(chunk, result)]
+            while pending:
+                some, finish = pending.pop(0)
+                try:
+                    records = finish()
+                except PicsnetError as error:
+                    if len(some) > 1:
+                        pending += [([pair], functools.partial(work, [pair])) for pair in some]
+                        continue
+                    print_error(error)
+                    status = error.exit_status
                     continue
-                print_error(error)
-                status = error.exit_status
-                continue
-            for record in records:
-                if as_json:
-                    print(json.dumps(record), flush=True)
-                elif not quiet:
-                    print("\n".join(map(printable, describe(record))), flush=True)
+                for record in records:
+                    if as_json:
+                        print(json.dumps(record), flush=True)
+                    elif not quiet:
+                        print("\n".join(map(printable, describe(record))), flush=True)
     return status
 
 
-def _progress(items: list[T], silent: bool) -> Iterable[T]:
-    if silent or len(items) == 1 or not sys.stderr.isatty():
+def _in_order(
+    items: list[T], work: Callable[[T], R], workers: int
+) -> Generator[tuple[T, Callable[[], R]], None, None]:
+    """Each item with a call that gives its result or raises its error, in order.
+
+    With several workers results are made ahead of the calls. Where the generator is closed early,
+    by Ctrl-C or an error that is not the input's, what is in hand is finished and nothing else is
+    begun: outputs are whole.
+    """
+    if workers == 1:
+        yield from ((item, functools.partial(work, item)) for item in items)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(workers)
+    ahead: deque[tuple[T, Future[R]]] = deque()
+    rest = iter(items)
+    try:
+        while True:
+            for item in itertools.islice(rest, AHEAD * workers - len(ahead)):
+                ahead.append((item, pool.submit(work, item)))
+            if not ahead:
+                return
+            item, future = ahead.popleft()
+            yield item, future.result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _progress(items: Iterable[T], count: int, silent: bool) -> Iterable[T]:
+    if silent or count == 1 or not sys.stderr.isatty():
         return items
     from tqdm import tqdm
 
-    bar: Iterable[T] = tqdm(items, file=sys.stderr)
+    bar: Iterable[T] = tqdm(items, total=count, file=sys.stderr)
     return bar

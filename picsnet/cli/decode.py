@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-import time
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from picsnet.cli import options
-from picsnet.cli.batch import Record, output_paths, run_all
+from picsnet.cli.batch import Pair, Record, output_paths, run_all
+from picsnet.errors import PicsnetError, UsageError
 from picsnet.files import expand_inputs, read_file
 from picsnet.terminal import printable
 
@@ -18,8 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from picsnet.bitstream import PicsFile
-    from picsnet.codec import SketchCodecs
+    from picsnet.codec import SketchCodec, SketchCodecs
     from picsnet.pics import PICS
+    from picsnet.stages import Stages
 
 NAME = "decode"
 HELP = "decode .pics files to PNG pictures"
@@ -50,31 +54,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refuse pictures of more (default: the format's limit, 8192x8192, which takes long)",
     )
     options.add_decoder(parser, "default: the one on this machine that the file was written for")
+    options.add_workers(parser)
     options.add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Decode all inputs; a broken one is named and the others go on."""
     pairs = output_paths(expand_inputs(args.files, frozenset({".pics"})), args.output, ".png")
+    options.check_workers(args.workers)
     from picsnet.bitstream import read
 
-    # Files are parsed before torch is loaded: a damaged one is reported at once.
+    # A file is parsed before torch is loaded: where it is the only one and damaged, at once.
     receiver = _Receiver(args)
 
     def work(source: Path, target: Path) -> Record:
         data = read_file(source)
         file = read(data, name=str(source), partial=args.partial, max_pixels=args.max_pixels)
         from picsnet.images import save_png
+        from picsnet.stages import Stages
 
         if file.missing:
             lost = " and ".join(file.missing)
             note = f"{source}: its {lost} did not arrive whole; decoded without"
-            print(f"picsnet: {printable(note)}", file=sys.stderr)
-        if args.sketch_only or (file.text is None and file.sketch is not None):
-            pixels, record = receiver.sketch(file, str(source))
+            # One write: other workers' lines must not come between.
+            sys.stderr.write(f"picsnet: {printable(note)}\n")
+        stages = Stages()
+        if _is_drawn(file, args):
+            pixels, record = receiver.picture(data, file, str(source), stages)
         else:
-            pixels, record = receiver.picture(data, file, str(source))
-        save_png(pixels, target)
+            pixels, record = receiver.sketch(file, str(source), stages)
+        with stages("write"):
+            save_png(pixels, target)
         height, width = pixels.shape[:2]
         return {
             "input": str(source),
@@ -82,10 +92,45 @@ def run(args: argparse.Namespace) -> int:
             "width": width,
             "height": height,
             **record,
+            "stages": stages.rounded(),
+            "seconds": round(sum(stages.seconds.values()), 3),
             "missing": list(file.missing),
         }
 
-    return run_all(pairs, work, _describe, args.json, args.quiet)
+    workers = _workers(args, pairs)
+    return run_all(pairs, work, _describe, args.json, args.quiet, workers)
+
+
+def _is_drawn(file: PicsFile, args: argparse.Namespace) -> bool:
+    return not (args.sketch_only or (file.text is None and file.sketch is not None))
+
+
+def _workers(args: argparse.Namespace, pairs: list[Pair]) -> int:
+    """How many files to decode at once: what a diffusion model draws goes one by one."""
+    if len(pairs) == 1:
+        return 1
+    drawn = None if args.sketch_only else next(_drawn(args, pairs), None)
+    if drawn is None:
+        from picsnet.devices import share_cores
+
+        return share_cores(len(pairs), args.workers)
+    if args.workers is not None:
+        raise UsageError(
+            f"--workers {args.workers}: is for sketches, and {drawn} is drawn from a prompt; leave "
+            "it out, or use --sketch-only"
+        )
+    return 1
+
+
+def _drawn(args: argparse.Namespace, pairs: list[Pair]) -> Iterator[Path]:
+    """Files that ask for a diffusion decoder; broken ones are named later, in their turn."""
+    from picsnet.bitstream import read
+
+    for item, _ in pairs:
+        with contextlib.suppress(PicsnetError):
+            file = read(read_file(item.path), partial=args.partial, max_pixels=args.max_pixels)
+            if _is_drawn(file, args):
+                yield item.path
 
 
 def _describe(record: Record) -> list[str]:
@@ -100,9 +145,10 @@ class _Receiver:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self._codecs: SketchCodecs | None = None
+        self._loading = threading.Lock()
         self._pics: dict[str, PICS] = {}
 
-    def sketch(self, file: PicsFile, name: str) -> tuple[NDArray[np.uint8], Record]:
+    def sketch(self, file: PicsFile, name: str, stages: Stages) -> tuple[NDArray[np.uint8], Record]:
         """(pixels, record) of a file's sketch."""
         from picsnet.decoder.geometry import working_size
         from picsnet.errors import UnsupportedLayerError
@@ -110,32 +156,36 @@ class _Receiver:
 
         if file.sketch is None:
             raise UnsupportedLayerError(f"{name}: holds no sketch; decode it without --sketch-only")
-        if self._codecs is None:
-            from picsnet.codec import SketchCodecs
-            from picsnet.devices import check_device, exact_device
-
-            self._codecs = SketchCodecs(
-                self.args.ckpt, exact_device(check_device(self.args.device))
-            )
-        codec = self._codecs.get(file.sketch.fingerprint, name)
+        # Loading a model is paid once, not by the file that comes first.
+        codec = self._codec(file.sketch.fingerprint, name)
         size = (file.width, file.height)
         if file.text is not None:
             size = working_size(*size, read_head(file.text, name).size)
-        # Loading a model is paid once, not by the file that comes first.
-        start = time.perf_counter()
-        pixels = codec.decode_stream(file.sketch.stream, size[1], size[0], name)
-        seconds = round(time.perf_counter() - start, 3)
-        return pixels, {"model": codec.model.name, "seconds": seconds}
+        pixels = codec.decode_stream(file.sketch.stream, size[1], size[0], name, stages)
+        return pixels, {"model": codec.model.name}
 
-    def picture(self, data: bytes, file: PicsFile, name: str) -> tuple[NDArray[np.uint8], Record]:
+    def _codec(self, fingerprint: bytes, name: str) -> SketchCodec:
+        with self._loading:
+            if self._codecs is None:
+                from picsnet.codec import SketchCodecs
+                from picsnet.devices import check_device, exact_device
+
+                self._codecs = SketchCodecs(
+                    self.args.ckpt, exact_device(check_device(self.args.device))
+                )
+            return self._codecs.get(fingerprint, name)
+
+    def picture(
+        self, data: bytes, file: PicsFile, name: str, stages: Stages
+    ) -> tuple[NDArray[np.uint8], Record]:
         """(pixels, record) of the photograph that a decoder draws."""
         pics = self._pics_for(file, name)
         part = pics.decode_parts([data], names=[name], partial=self.args.partial)[0]
+        stages.seconds.update(part.seconds)
         return part.picture, {
             "model": pics.decoder.spec.name,
             "prompt": part.prompt,
             "candidate": part.candidate,
-            "seconds": round(sum(part.seconds.values()), 3),
         }
 
     def _pics_for(self, file: PicsFile, name: str) -> PICS:

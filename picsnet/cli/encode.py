@@ -104,6 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep original, sketch, decoded sketch, prompt, candidates, reconstruction and a "
         "side-by-side picture of each",
     )
+    options.add_workers(parser)
     options.add_common(parser)
 
 
@@ -142,6 +143,12 @@ def _mode(args: argparse.Namespace) -> str:
         raise UsageError(f"--sketcher map: mode {mode} needs photographs; use --mode sketch")
     if args.batch < 1:
         raise UsageError(f"--batch {args.batch}: must be at least 1")
+    options.check_workers(args.workers)
+    if mode != "sketch" and args.workers is not None:
+        raise UsageError(
+            f"--workers {args.workers}: is for --mode sketch; pictures with a prompt are made "
+            "--batch at a time"
+        )
     return mode
 
 
@@ -157,28 +164,35 @@ def _run_sketch(args: argparse.Namespace, pairs: list[tuple[InputFile, Path]]) -
     from picsnet.bitstream import layer_bytes
     from picsnet.checkpoints import load_model
     from picsnet.codec import SketchCodec
-    from picsnet.devices import check_device, exact_device
+    from picsnet.devices import check_device, exact_device, share_cores
     from picsnet.images import load_grey, load_rgb
     from picsnet.sketch import load_sketcher
+    from picsnet.stages import Stages
 
     device = check_device(args.device)
-    model = load_model(args.ckpt, exact_device(device))
+    model = load_model(args.ckpt, exact_device(device), prior=args.effort > 0)
     codec = SketchCodec(model, args.quality, args.effort)
     sketcher = None if args.sketcher == "map" else load_sketcher(args.sketcher, device)
 
     def work(source: Path, target: Path) -> Record:
-        start = time.perf_counter()
-        sketch = load_grey(source) if sketcher is None else sketcher(load_rgb(source))
-        data = codec.encode_map(sketch)
-        _write(target, data)
+        stages = Stages()
+        with stages("load"):
+            picture = load_grey(source) if sketcher is None else load_rgb(source)
+        with stages("sketch"):
+            sketch = picture if sketcher is None else sketcher(picture)
+        data = codec.encode_map(sketch, stages)
+        with stages("write"):
+            _write(target, data)
         height, width = sketch.shape
         return {
             **_record(source, target, width, height),
             "layers": layer_bytes(data),
-            "seconds": round(time.perf_counter() - start, 3),
+            "stages": stages.rounded(),
+            "seconds": round(sum(stages.seconds.values()), 3),
         }
 
-    return run_all(pairs, work, _describe, args.json, args.quiet)
+    workers = share_cores(len(pairs), args.workers)
+    return run_all(pairs, work, _describe, args.json, args.quiet, workers)
 
 
 def _run_pics(args: argparse.Namespace, mode: str, pairs: list[tuple[InputFile, Path]]) -> int:

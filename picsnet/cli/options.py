@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from picsnet.errors import UsageError
+
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Device and output."""
@@ -12,6 +14,27 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a file on stdout")
     parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """How many sketches are coded at once."""
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="sketches coded at once; files do not depend on it (default: one a core, as far as "
+        "memory allows)",
+    )
+
+
+def check_workers(workers: int | None) -> None:
+    """Refuse a number that is none.
+
+    Raises:
+        UsageError: it is below 1.
+    """
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers}: must be at least 1")
 
 
 def add_decoder(parser: argparse.ArgumentParser, default: str, none: str | None = None) -> None:

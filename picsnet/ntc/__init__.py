@@ -7,24 +7,33 @@ To add one: a module with a network that satisfies `picsnet.ntc.base.SketchNTC`,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from torch import nn
 
 from picsnet.errors import ConfigError
-from picsnet.ntc.cheng2020 import Cheng2020Sketch
-from picsnet.ntc.context import SketchContext
-from picsnet.ntc.hyperprior import SketchHyperprior
+from picsnet.ntc.base import FileNTC
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {
-    "picsnet-context": SketchContext,
-    "picsnet-hyperprior": SketchHyperprior,
-    "cheng2020-attn-sketch": Cheng2020Sketch,
+ARCHITECTURES: dict[str, str] = {
+    "picsnet-context": "picsnet.ntc.context.SketchContext",
+    "picsnet-hyperprior": "picsnet.ntc.hyperprior.SketchHyperprior",
+    "cheng2020-attn-sketch": "picsnet.ntc.cheng2020.Cheng2020Sketch",
 }
+"""Where each network is. Its module is imported when the network is built: some bring what others
+do without."""
 
 
-def build(architecture: str, options: Mapping[str, Any] | None = None) -> nn.Module:
+def build(
+    architecture: str, options: Mapping[str, Any] | None = None, prior: bool = True
+) -> nn.Module:
     """A freshly initialised network.
+
+    Args:
+        architecture: one of ``ARCHITECTURES``.
+        options: of its class.
+        prior: False leaves out what coding files does not need (`picsnet.ntc.base.FileNTC.PRIOR`),
+            and the import of compressai with it. Networks that code no files are built whole.
 
     Raises:
         ConfigError: unknown architecture, or options that it does not take.
@@ -33,9 +42,13 @@ def build(architecture: str, options: Mapping[str, Any] | None = None) -> nn.Mod
         raise ConfigError(
             f"model.architecture {architecture!r} is unknown; one of {', '.join(ARCHITECTURES)}"
         )
+    module, _, name = ARCHITECTURES[architecture].rpartition(".")
+    made = getattr(import_module(module), name)
+    parts = {"prior": prior} if issubclass(made, FileNTC) else {}
     try:
-        return ARCHITECTURES[architecture](**dict(options or {}))
+        network: nn.Module = made(**dict(options or {}), **parts)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"model.options {dict(options or {})} do not suit {architecture}: {error}"
         ) from None
+    return network

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from compressai.entropy_models import EntropyBottleneck
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from picsnet.ntc.prior import IntegerEntropyBottleneck
 
 
 class NTCOutput(NamedTuple):
@@ -91,12 +93,15 @@ class FileNTC(nn.Module, ABC):
     Attributes:
         N: channels of the hyper-latents.
         QUALITY_STEPS: operating points between two neighbouring lambdas.
+        PRIOR: what the names of weights begin with that a network made without a prior lacks.
+            Training and `forward` need them; coding needs only the tables made from them.
     """
 
     MULTIPLE: int = 16
     QUALITY_STEPS: ClassVar[int] = 8
+    PRIOR: ClassVar[tuple[str, ...]] = ("entropy_bottleneck.",)
     N: int
-    entropy_bottleneck: EntropyBottleneck
+    entropy_bottleneck: IntegerEntropyBottleneck
 
     @property
     def qualities(self) -> int:

@@ -28,8 +28,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from compressai.layers import ResidualBlock, conv3x3, subpel_conv3x3
-from compressai.ops import LowerBound
 from torch import Tensor, nn
 
 from picsnet.entropy import PRECISION
@@ -46,7 +44,6 @@ from picsnet.ntc.fixedpoint import (
 from picsnet.ntc.hyperprior import (
     Z_LIMIT,
     EntropyParameters,
-    IntegerEntropyBottleneck,
     SketchHyperprior,
     entropy_parameters,
     hyper_analysis,
@@ -54,6 +51,7 @@ from picsnet.ntc.hyperprior import (
     read_hyper_latents,
     scale_of_index,
 )
+from picsnet.ntc.layers import LowerBound, ResidualBlock, conv3x3, subpel_conv3x3
 
 STEPS = 4
 MIN_LOG_LIKELIHOOD = -60.0
@@ -247,6 +245,7 @@ class SketchContext(FileNTC):
         N: channels of the hyper-latents z.
         analysis, synthesis: residual blocks at 1/4, 1/8 and 1/16.
         features, width: of `ContextModel`.
+        prior: whether to make what training and `forward` need beside what codes files.
 
     Raises:
         ValueError: lambdas do not rise from above zero, or M is no multiple of 4.
@@ -264,6 +263,7 @@ class SketchContext(FileNTC):
         synthesis: Sequence[int] = (1, 1, 1),
         features: int = 64,
         width: int = 160,
+        prior: bool = True,
     ) -> None:
         super().__init__()
         self.lambdas = tuple(float(lmbda) for lmbda in lambdas)
@@ -296,7 +296,10 @@ class SketchContext(FileNTC):
         self.gains = RateGains(self.lambdas, M)
         self.h_a = hyper_analysis(M, N)
         self.context = ContextModel(N, M, len(self.lambdas), features, width)
-        self.entropy_bottleneck = IntegerEntropyBottleneck(N)
+        if prior:
+            from picsnet.ntc.prior import IntegerEntropyBottleneck
+
+            self.entropy_bottleneck = IntegerEntropyBottleneck(N)
         self.lowest = LowerBound(MIN_LOG_LIKELIHOOD)
         self._channels = _step_channels(M)
 
@@ -376,7 +379,12 @@ class SketchContext(FileNTC):
         return NTCOutput(self.g_s(restored), likelihoods)
 
     def coded(
-        self, y: Tensor, z: Tensor, quality: Tensor, relaxed: bool
+        self,
+        y: Tensor,
+        z: Tensor,
+        quality: Tensor,
+        relaxed: bool,
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What entropy coding does to scaled latents, and what it costs.
 
@@ -385,13 +393,17 @@ class SketchContext(FileNTC):
             z: (B, N, ceil(h/4), ceil(w/4)), before rounding.
             quality: (B,).
             relaxed: differentiable (hyper-latents are noisy then); else as files are coded.
+            noise: like z, -1/2..1/2, in place of torch's own random numbers.
 
         Returns:
             Latents as g_s takes them (B, M, h, w), and likelihoods of the streams.
         """
         cells = self._cells((y.shape[-2], y.shape[-1]), y.device)
         kind = torch.float32 if relaxed else torch.float64
-        _, z_likelihoods = self.entropy_bottleneck(z, training=relaxed)
+        if noise is None:
+            _, z_likelihoods = self.entropy_bottleneck(z, training=relaxed)
+        else:
+            z_likelihoods = self.entropy_bottleneck.likelihoods(z + noise)
         seen = [self.context.features(round_through(z).to(kind), cells.grid, quality)]
         steps, likelihoods = [], []
         for step, target in enumerate(cells.split(y)):
@@ -509,7 +521,7 @@ def _log_mass(values: Tensor, scales: Tensor) -> Tensor:
 
 
 def _blocks(channels: int, count: int) -> list[nn.Module]:
-    return [ResidualBlock(channels, channels) for _ in range(count)]
+    return [ResidualBlock(channels) for _ in range(count)]
 
 
 def _adopt(ours: nn.Sequential, theirs: nn.Sequential) -> None:
@@ -518,6 +530,7 @@ def _adopt(ours: nn.Sequential, theirs: nn.Sequential) -> None:
     for layer in ours:
         if isinstance(layer, ResidualBlock) and not isinstance(left[0], ResidualBlock):
             nn.init.zeros_(layer.conv2.weight)
+            assert layer.conv2.bias is not None
             nn.init.zeros_(layer.conv2.bias)
             continue
         source = left.pop(0)

@@ -1,8 +1,8 @@
 """A sketch network for one lambda: a small mean-scale hyperprior with an exact entropy model.
 
 After "Joint Autoregressive and Hierarchical Priors for Learned Image Compression" (Minnen, Balle
-and Toderici, 2018), without the autoregressive part, made from compressai's layers and entropy
-models. Three things differ from compressai's ``mbt2018-mean``:
+and Toderici, 2018), without the autoregressive part, trained with compressai's entropy models.
+Three things differ from compressai's ``mbt2018-mean``:
 
 * one channel in and out, behind a 4x4 pixel unshuffle: no layer works at full size, where sketches
   hold little, and all the work goes where the receptive field is wide;
@@ -14,14 +14,11 @@ models. Three things differ from compressai's ``mbt2018-mean``:
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-from compressai.layers import ResidualBlock, conv3x3, subpel_conv3x3
-from compressai.ops import LowerBound
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -33,7 +30,10 @@ from picsnet.ntc.fixedpoint import (
     round_through,
     snap,
 )
-from picsnet.ntc.noise import uniform_by_map
+from picsnet.ntc.layers import LowerBound, ResidualBlock, conv3x3, subpel_conv3x3
+
+if TYPE_CHECKING:
+    from compressai.entropy_models import GaussianConditional
 
 SCALE_MIN = 0.11
 SCALE_LEVELS = 64
@@ -43,9 +43,6 @@ SCALE_STEP = math.log(64.0 / SCALE_MIN) / (SCALE_LEVELS - 1)
 INDEX_GAIN = 4
 """Table indexes for a unit of the hyper-synthesis's output."""
 
-Z_NOISE, Y_NOISE = 0, 1
-"""Streams of noise (`picsnet.ntc.noise`)."""
-
 Z_LIMIT = 127
 MEAN_LIMIT = 2**14 - 1
 
@@ -53,44 +50,6 @@ MEAN_LIMIT = 2**14 - 1
 def scale_of_index(index: Tensor) -> Tensor:
     """Standard deviation that an index of a coding table stands for."""
     return SCALE_MIN * torch.exp(index * SCALE_STEP)
-
-
-class IntegerEntropyBottleneck(EntropyBottleneck):
-    """compressai's factorised prior, with hyper-latents on the integers.
-
-    Its quantisation offsets (medians) are fixed at zero, so that what the hyper-synthesis reads is
-    an integer. The quantiles are still learned, as compressai learns them, but coding tables are
-    cut where the prior's own mass ends (`picsnet.ntc.tables`), so a short training need not wait
-    for them.
-    """
-
-    def _get_medians(self) -> Tensor:
-        return torch.zeros_like(super()._get_medians())
-
-    def forward(self, x: Tensor, training: bool | None = None) -> tuple[Tensor, Tensor]:
-        """Quantised hyper-latents and their likelihoods, both (B, N, h, w); noisy in training.
-
-        compressai's, but for two things: the noise is drawn by map (`picsnet.ntc.noise`), and the
-        host does not wait for the device (compressai's takes axes from a tensor on it).
-        """
-        if training is None:
-            training = self.training
-        outputs = x + uniform_by_map(x, Z_NOISE) if training else x.round()
-        channels_first = outputs.transpose(0, 1)
-        likelihoods, _, _ = self._likelihood(channels_first.reshape(len(channels_first), 1, -1))
-        likelihoods = self.likelihood_lower_bound(likelihoods)
-        return outputs, likelihoods.view(channels_first.shape).transpose(0, 1)
-
-
-class NoisyByMapGaussian(GaussianConditional):
-    """compressai's Gaussian conditional, with noise drawn by map (`picsnet.ntc.noise`)."""
-
-    def quantize(self, inputs: Tensor, mode: str, means: Tensor | None = None) -> Tensor:
-        """As compressai's."""
-        if mode == "noise":
-            return inputs + uniform_by_map(inputs, Y_NOISE)
-        quantised: Tensor = super().quantize(inputs, mode, means)
-        return quantised
 
 
 class EntropyParameters(NamedTuple):
@@ -206,12 +165,19 @@ class SketchHyperprior(FileNTC):
         widths: channels at 1/4, 1/8 and 1/16 of the size.
         M: channels of the latents y.
         N: channels of the hyper-latents z.
+        prior: whether to make what training and `forward` need beside what codes files.
     """
 
     MULTIPLE = 16
+    PRIOR = ("entropy_bottleneck.", "gaussian_conditional.")
+    gaussian_conditional: GaussianConditional
 
     def __init__(
-        self, widths: tuple[int, int, int] | list[int] = (48, 80, 96), M: int = 48, N: int = 32
+        self,
+        widths: tuple[int, int, int] | list[int] = (48, 80, 96),
+        M: int = 48,
+        N: int = 32,
+        prior: bool = True,
     ) -> None:
         super().__init__()
         a, b, c = widths
@@ -219,27 +185,30 @@ class SketchHyperprior(FileNTC):
         self.g_a = nn.Sequential(
             nn.PixelUnshuffle(4),
             conv3x3(16, a),
-            ResidualBlock(a, a),
+            ResidualBlock(a),
             conv3x3(a, b, stride=2),
-            ResidualBlock(b, b),
+            ResidualBlock(b),
             conv3x3(b, c, stride=2),
-            ResidualBlock(c, c),
+            ResidualBlock(c),
             conv3x3(c, M),
         )
         self.g_s = nn.Sequential(
             conv3x3(M, c),
-            ResidualBlock(c, c),
+            ResidualBlock(c),
             subpel_conv3x3(c, b, 2),
-            ResidualBlock(b, b),
+            ResidualBlock(b),
             subpel_conv3x3(b, a, 2),
-            ResidualBlock(a, a),
+            ResidualBlock(a),
             conv3x3(a, 16),
             nn.PixelShuffle(4),
         )
         self.h_a = hyper_analysis(M, N)
         self.h_s = HyperSynthesis(N, M)
-        self.entropy_bottleneck = IntegerEntropyBottleneck(N)
-        self.gaussian_conditional = NoisyByMapGaussian(None, scale_bound=SCALE_MIN)
+        if prior:
+            from picsnet.ntc.prior import IntegerEntropyBottleneck, NoisyByMapGaussian
+
+            self.entropy_bottleneck = IntegerEntropyBottleneck(N)
+            self.gaussian_conditional = NoisyByMapGaussian(None, scale_bound=SCALE_MIN)
 
     @torch.no_grad()
     def scale_latents(self, gain: float) -> None:

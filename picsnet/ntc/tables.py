@@ -6,13 +6,11 @@ again, so it does not matter that another machine's floats might round otherwise
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from compressai.entropy_models import EntropyBottleneck
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from picsnet.entropy import FrequencyTables, Table, quantise_pmf
 from picsnet.ntc.base import FileNTC, Limits
@@ -22,6 +20,9 @@ from picsnet.ntc.hyperprior import (
     SCALE_STEP,
     Z_LIMIT,
 )
+
+if TYPE_CHECKING:
+    from compressai.entropy_models import EntropyBottleneck
 
 TAIL = 2.0**-26
 """Mass beyond a table's ends, folded into its last symbols; a sender clips what lies further."""
@@ -54,6 +55,8 @@ def build_tables(network: FileNTC) -> CodingTables:
 
 def gaussian_tables() -> FrequencyTables:
     """Tables of rounded zero-mean Gaussians, one for each scale index."""
+    from scipy.special import ndtr
+
     tables = []
     for index in range(SCALE_LEVELS):
         scale = SCALE_MIN * float(np.exp(index * SCALE_STEP))

@@ -1,0 +1,107 @@
+"""What each verb imports: an import that costs seconds must not come in unseen."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import REPOSITORY, drawn_map
+
+CODING = ("constriction", "numpy", "PIL", "safetensors", "torch")
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "--help": (),
+    "info": (),
+    "encode --mode sketch": CODING,
+    "decode --sketch-only": CODING,
+}
+"""Top-level packages by verb, beside picsnet and the standard library. What these import by
+themselves is theirs."""
+
+ENTRIES = {"PIL": "PIL.Image", "safetensors": "safetensors.torch"}
+"""What picsnet imports of packages, where it is not the package itself."""
+
+SLOW_PARTS = {"torch._dynamo", "torch._inductor", "torch.utils.data.datapipes"}
+"""Of allowed packages, but seconds of their own. (What `import torch` brings is not counted.)"""
+
+
+def imported(*arguments: str) -> set[str]:
+    """Modules that a cold process imports, or tries to."""
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    lines = re.finditer(r"^import time:\s+\d+ \|\s+\d+ \|\s+(\S+)$", result.stderr, re.M)
+    return {line[1] for line in lines}
+
+
+@functools.cache
+def brought_by(packages: tuple[str, ...]) -> set[str]:
+    """Modules that packages import where picsnet has no part in it."""
+    names = ", ".join(ENTRIES.get(package, package) for package in ("sys", *packages))
+    return imported("-c", f"import {names}")
+
+
+def surplus(verb: str, modules: set[str]) -> set[str]:
+    """Top-level packages, and slow parts of allowed ones, that a verb has no leave to import."""
+    theirs = brought_by(ALLOWED[verb])
+    packages, granted = ({name.partition(".")[0] for name in some} for some in (modules, theirs))
+    allowed = {"picsnet", *ALLOWED[verb], *sys.stdlib_module_names}
+    # The interpreter names what was only tried, too: code that does without what is not there.
+    found = {name for name in packages - granted - allowed if importlib.util.find_spec(name)}
+    return found | ((modules - theirs) & SLOW_PARTS)
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
+    """A folder with one file, and what making it imported."""
+    folder = tmp_path_factory.mktemp("cold")
+    Image.fromarray(np.stack([drawn_map(64, 80, 1)] * 3, axis=2)).save(folder / "a.png")
+    target = folder / "a.pics"
+    command = ["encode", "--mode", "sketch", str(folder / "a.png"), "-o", str(target)]
+    return target, imported("-m", "picsnet", *command)
+
+
+@pytest.mark.parametrize("verb", ALLOWED)
+def test_verbs_import_what_they_may(verb: str, coded: tuple[Path, set[str]]) -> None:
+    file, by_encoding = coded
+    if verb.startswith("encode"):
+        modules = by_encoding
+    elif verb == "--help":
+        modules = imported("-m", "picsnet", "--help")
+    else:
+        out = ["-o", str(file.with_suffix(".map.png"))] if verb.startswith("decode") else []
+        modules = imported("-m", "picsnet", *verb.split(), str(file), *out)
+    assert "picsnet.cli" in modules
+    unexpected = surplus(verb, modules)
+    assert not unexpected, f"{verb} imports {', '.join(sorted(unexpected))}"
+
+
+def test_a_new_import_is_seen_and_named() -> None:
+    assert surplus("info", imported("-c", "import picsnet.cli, safetensors")) == {"safetensors"}
+    extra = {"picsnet.codec", "torch.nn", "torch._dynamo", "scipy.stats", "compressai.ops"}
+    assert surplus("decode --sketch-only", extra) == {"compressai", "scipy", "torch._dynamo"}
+
+
+@pytest.mark.parametrize("verb", ["--help", "info"])
+def test_light_verbs_answer_at_once(verb: str, coded: tuple[Path, set[str]]) -> None:
+    """0.07 s of processor time where this was written; the bound is loose for slower machines."""
+    command = [sys.executable, "-m", "picsnet", verb, *([str(coded[0])] if verb == "info" else [])]
+    spent = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+        spent.append(time.perf_counter() - start)
+    assert min(spent) < 1.0
