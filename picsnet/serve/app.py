@@ -172,9 +172,8 @@ def make_app(pool: Callable[[], Pool], limits: Limits, metrics: Metrics) -> Fast
     async def progress(name: str) -> Response:
         """Where a request stands that was sent with the header `X-Request-Id: NAME`."""
         found = pool().progress(name)
-        if found is None:
-            raise Refusal(404, "no unfinished request has this name")
-        return JSONResponse(found, headers=_UNSTORED)
+        # No error: it may have ended, or not begun, between two questions.
+        return JSONResponse(found or {"state": "unknown"}, headers=_UNSTORED)
 
     @app.get("/healthz")
     async def healthz() -> Response:

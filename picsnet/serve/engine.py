@@ -82,8 +82,8 @@ class Engine:
             options: quality, mode, prompt, candidates, parts.
 
         Returns:
-            Figures; the file as "pics", and with ``parts`` original, sketch and decoded_sketch as
-            PNG.
+            Figures; the file as "pics", and with ``parts`` sketch and decoded_sketch as PNG and
+            original as JPEG, at most 1024 pixels wide and high.
 
         Raises:
             ImageError, PromptError, UsageError: the client's doing.
@@ -114,8 +114,8 @@ class Engine:
             }
             parts = {"sketch": encoding.sketch, "decoded_sketch": encoding.decoded_sketch}
         if options["parts"]:
-            parts = {"original": _shown(rgb), **parts}
             files = {name: _png(pixels) for name, pixels in parts.items() if pixels is not None}
+            files["original"] = _shown(rgb)
         height, width = rgb.shape[:2]
         figures = {
             "mode": options["mode"],
@@ -239,10 +239,13 @@ def _png(pixels: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-def _shown(rgb: Pixels) -> Pixels:
+def _shown(rgb: Pixels) -> bytes:
+    """The original for browsers that do not know its format."""
     picture = Image.fromarray(rgb)
     picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def _rounded(seconds: dict[str, float]) -> dict[str, float]:
