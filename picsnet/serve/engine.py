@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,15 +25,18 @@ from picsnet.decoder.geometry import working_size
 from picsnet.devices import check_device, exact_device
 from picsnet.errors import ModelError, UsageError
 from picsnet.images import decode_rgb
-from picsnet.pics import DEFAULT_CKPT, PICS
 from picsnet.serve.settings import Models
 from picsnet.sketch import load_sketcher
 from picsnet.textlayer import read_head
+
+if TYPE_CHECKING:
+    from picsnet.pics import PICS
 
 Pixels = NDArray[np.uint8]
 Answer = tuple[dict[str, Any], dict[str, bytes]]
 """Figures, and files by name."""
 
+DEFAULT_CKPT = "sketch_ntc_lambda0.5"
 PICTURE, FILE = "the picture", "the file"
 _SHOWN_SIDE = 1024
 """Longer side of the original that is sent back to be looked at, pixels."""
@@ -59,6 +62,8 @@ class Engine:
         self._sketcher = load_sketcher(models.sketcher, device)
         self._pics: PICS | None = None
         if models.decoder != "none":
+            from picsnet.pics import PICS  # diffusers and what it brings, which sketches do without
+
             self._pics = PICS.from_pretrained(
                 models.ckpt,
                 models.decoder,
