@@ -353,7 +353,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     ) as service:
         starting = time.perf_counter() - start
         address = service.address
-        pictures = photographs(10, args.side)
+        pictures = photographs(max(2, min(10, args.requests // 20)), args.side)
         files = [
             httpx.post(
                 f"{address}/v1/encode", params=options, content=picture, timeout=120,

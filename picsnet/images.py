@@ -58,9 +58,7 @@ def decode_rgb(data: bytes, name: str, max_pixels: int | None = None) -> NDArray
     try:
         return np.array(_decoded(io.BytesIO(data), name, "white", "RGB", max_pixels, _SAFE_FORMATS))
     except UnidentifiedImageError:
-        raise ImageFormatError(
-            f"{name}: its content is none of {', '.join(_SAFE_FORMATS)}; convert it to PNG"
-        ) from None
+        raise _unknown(name) from None
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -71,6 +69,25 @@ def decode_rgb(data: bytes, name: str, max_pixels: int | None = None) -> NDArray
         raise ImageError(
             f"{name}: not a picture that can be read{reason}; replace it, or convert it to PNG"
         ) from None
+
+
+def check_format(data: bytes, name: str) -> None:
+    """Refuse what does not begin as a picture that `decode_rgb` reads; nothing is parsed for it.
+
+    Raises:
+        ImageFormatError: it does not.
+    """
+    Image.init()
+    accepts = [Image.OPEN[kind][1] for kind in _SAFE_FORMATS if kind in Image.OPEN]
+    # Such a function may answer with a text: why it does not accept.
+    if not any(accept is not None and accept(data[:16]) is True for accept in accepts):
+        raise _unknown(name)
+
+
+def _unknown(name: str) -> ImageFormatError:
+    return ImageFormatError(
+        f"{name}: its content is none of {', '.join(_SAFE_FORMATS)}; convert it to PNG"
+    )
 
 
 def load_grey(path: Path) -> NDArray[np.uint8]:

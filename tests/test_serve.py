@@ -225,6 +225,8 @@ def test_files_for_others_and_too_large_ones_are_refused_before_they_wait(
         ):
             response = client.post(f"/v1/decode{query}", content=data, headers=RAW)
             assert response.status_code == status and words in response.json()["error"]
+        response = client.post("/v1/encode", content=b"hello there", headers=RAW)
+        assert response.status_code == 415
     finally:
         os.kill(worker, signal.SIGCONT)
 

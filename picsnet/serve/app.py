@@ -6,7 +6,7 @@
     GET /v1/models   what is loaded, the limits     GET /metrics    Prometheus
     GET /v1/requests/NAME  where a request stands
 
-Nothing here imports torch, or parses a picture: workers do.
+Nothing here imports torch, or parses more of a picture than its first bytes: workers do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from starlette.exceptions import HTTPException
 from picsnet import __version__
 from picsnet.bitstream import MAX_SKETCH_BYTES
 from picsnet.contents import contents
-from picsnet.errors import BitstreamError
+from picsnet.errors import BitstreamError, ImageFormatError
+from picsnet.images import check_format
 from picsnet.samples import sample_files
 from picsnet.serve.bodies import FIELD, read_body
 from picsnet.serve.edge import refused
@@ -105,6 +106,7 @@ def make_app(pool: Callable[[], Pool], limits: Limits, metrics: Metrics) -> Fast
 
         async def ask(ticket_submit: _Submit) -> Response:
             body, fields = await read_body(request, limits.max_body, limits.body_timeout, _PICTURES)
+            _check_picture(body)
             asked = _settled(_merged(EncodeOptions, options, fields), pool(), limits)
             figures, files = await ticket_submit(
                 {"verb": "encode", **asked}, body, f"encode {asked['mode']}"
@@ -231,6 +233,14 @@ async def _admitted(
 async def _until_gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _check_picture(body: bytes) -> None:
+    """What is no picture need not wait to be told so."""
+    try:
+        check_format(body, "the picture")
+    except ImageFormatError as error:
+        raise Refusal(415, str(error)) from None
 
 
 # Options.
