@@ -29,6 +29,7 @@ from tests.test_cli import photograph
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are found by /proc")
 RAW = {"content-type": "application/octet-stream"}
 JSON = {"accept": "application/json"}
+FORM = "multipart/form-data; boundary=x"
 
 
 def png(picture: Image.Image, kind: str = "PNG") -> bytes:
@@ -118,12 +119,12 @@ def test_modes_and_qualities(client: httpx.Client) -> None:
     assert back["kind"] == "sketch" and (back["width"], back["height"]) == (128, 96)
 
 
-def test_what_is_loaded_and_how_it_is(client: httpx.Client) -> None:
+def test_what_is_loaded_and_how_it_is(client: httpx.Client, miniature_decoder: Path) -> None:
     models = client.get("/v1/models").json()
     assert models["modes"] == ["pics", "pic", "sketch"]
     assert models["limits"]["candidates"] == 4 and models["limits"]["pixels"] == 90000
     assert models["sketch_model"]["quality"]["most"] == 5
-    assert str(REPOSITORY) not in json.dumps(models)
+    assert models["decoder"]["name"] == miniature_decoder.name  # and not its path
     assert client.get("/healthz").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {"status": "ready"}
     assert "/v1/encode" in client.get("/v1/openapi.json").json()["paths"]
@@ -186,6 +187,21 @@ def wrong_requests() -> dict[str, tuple[str, dict[str, Any], int, str]]:
             {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
             400,
             "malformed",
+        ),
+        "garbage": (
+            "encode",
+            {"content": b"--x\r\nno header\x00\r\n", "headers": {"content-type": FORM}},
+            400,
+            "malformed",
+        ),
+        "unfinished": (
+            "encode",
+            {
+                "content": b"--x\r\nContent-Disposition: form-data",
+                "headers": {"content-type": FORM},
+            },
+            400,
+            "",
         ),
         "request id": ("info", {**raw, "headers": {**RAW, "x-request-id": "a b"}}, 422, "not a"),
         "bad id": ("encode", {**raw, "headers": {**RAW, "x-request-id": "a b"}}, 400, "letters"),
@@ -312,11 +328,12 @@ def test_what_cannot_work_ends_in_one_line(
         (["--timeout", "nan"], "--timeout nan"),
         (["--max-candidates", "33"], "1 to 32"),
         (["--host", "no.such.host.invalid"], "--host"),
-        (["--ckpt", "nothing-like-this", "--port", "0", "--decoder", "none"], "nothing-like-this"),
+        (["--ckpt", "no-such-model", "--port", "0", "--host", "0.0.0.0"], "no-such-model"),
     ):
-        assert main(["serve", *arguments]) in (1, 2)
-        error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error.startswith("picsnet: error: ") and words in error
+        assert main(["serve", "--decoder", "none", *arguments]) in (1, 2)
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert lines[-1].startswith("picsnet: error: ") and words in lines[-1]
+    assert lines[0].startswith("picsnet: warning: listening on 0.0.0.0, beyond this machine")
     monkeypatch.delitem(sys.modules, "picsnet.serve.server")
     monkeypatch.setitem(sys.modules, "fastapi", None)  # type: ignore[arg-type]
     monkeypatch.delitem(sys.modules, "picsnet.serve.app")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -200,7 +201,7 @@ class Engine:
             readable |= {c["fingerprint"] for c in cards if "lmbda" in c and "model" not in c}
         return {
             "sketch_model": {
-                "name": model.name,
+                "name": Path(model.name).name,
                 "fingerprint": model.fingerprint.hex(),
                 "quality": quality,
             },
@@ -218,7 +219,7 @@ class Engine:
         except ModelError as error:
             raise UsageError(f"{error}; or serve sketches alone: --decoder none") from None
         return {
-            "name": decoder.spec.name,
+            "name": Path(decoder.spec.name).name,  # without where on this machine it is
             "size": decoder.spec.settings.size,
             "steps": decoder.spec.settings.steps,
             "candidates": self._pics.candidates,
