@@ -18,9 +18,8 @@ from typing import Any
 from picsnet.decoder.spec import MINI
 from picsnet.errors import PicsnetError
 from picsnet.files import atomic_write
+from picsnet.samples import SAMPLES
 from picsnet.terminal import print_error
-
-SAMPLES = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,14 @@ class ImageError(PicsnetError):
     """A picture cannot be read, or is outside the sizes that picsnet codes."""
 
 
+class ImageFormatError(ImageError):
+    """The content is no picture in a format that is read."""
+
+
+class TooManyPixelsError(ImageError):
+    """A picture has more pixels than are allowed."""
+
+
 class DataError(PicsnetError):
     """A folder of training or test pictures cannot be used."""
 
@@ -39,6 +47,10 @@ class CheckpointError(PicsnetError):
 
 class OutputError(PicsnetError):
     """A result cannot be written (no space, no permission, in the way of something)."""
+
+
+class ServiceError(PicsnetError):
+    """The service cannot start, or cannot go on."""
 
 
 class SketcherError(PicsnetError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from picsnet.errors import ImageError
+from picsnet.errors import ImageError, ImageFormatError, TooManyPixelsError
 from picsnet.files import atomic_write
 
 MIN_SIDE = 16
@@ -19,6 +20,9 @@ MAX_SIDE = 8192
 # Pillow warns of bombs above 89 megapixels; the sides above are our stricter bound. Once for all,
 # since pictures are read in several threads and what is caught around one would be lost for others.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+_SAFE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+"""Whose readers run nothing else: Pillow's others start Ghostscript, or look into more files."""
 
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _WHITE_OF_INTEGERS = (2**16 - 1, 2**31 - 1)
@@ -35,6 +39,59 @@ def load_rgb(path: Path) -> NDArray[np.uint8]:
         ImageError: not a picture, damaged, or sides outside 16..8192.
     """
     return np.array(_load(path, "white", "RGB"))
+
+
+def decode_rgb(data: bytes, name: str, max_pixels: int | None = None) -> NDArray[np.uint8]:
+    """A picture from a stranger's bytes, as `load_rgb` gives it.
+
+    Its header is looked at first: what it names beyond the limits is refused before a pixel is
+    decoded.
+
+    Args:
+        data: PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM.
+        name: of the picture, for messages.
+        max_pixels: pictures of more are refused.
+
+    Raises:
+        ImageFormatError: another format, or none at all.
+        TooManyPixelsError: more than ``max_pixels``.
+        ImageError: damaged, or sides outside 16..8192.
+    """
+    if not data:
+        raise ImageError(f"{name}: not a picture that can be read (it is empty); send it again")
+    try:
+        return np.array(_decoded(io.BytesIO(data), name, "white", "RGB", max_pixels, _SAFE_FORMATS))
+    except UnidentifiedImageError:
+        raise _unknown(name) from None
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise TooManyPixelsError(f"{name}: has too many pixels; resize it first") from None
+    except Exception as error:
+        # As in `_load`. Its text may speak of the memory that the picture is in.
+        reason = "" if "BytesIO" in str(error) else f" ({_words(error)})"
+        raise ImageError(
+            f"{name}: not a picture that can be read{reason}; replace it, or convert it to PNG"
+        ) from None
+
+
+def check_format(data: bytes, name: str) -> None:
+    """Refuse what does not begin as a picture that `decode_rgb` reads; nothing is parsed for it.
+
+    Raises:
+        ImageFormatError: it does not.
+    """
+    Image.init()
+    accepts = [Image.OPEN[kind][1] for kind in _SAFE_FORMATS if kind in Image.OPEN]
+    # Such a function may answer with a text: why it does not accept.
+    if not any(accept is not None and accept(data[:16]) is True for accept in accepts):
+        raise _unknown(name)
+
+
+def _unknown(name: str) -> ImageFormatError:
+    return ImageFormatError(
+        f"{name}: its content is none of {', '.join(_SAFE_FORMATS)}; convert it to PNG"
+    )
 
 
 def load_grey(path: Path) -> NDArray[np.uint8]:
@@ -61,10 +118,7 @@ def _load(path: Path, background: str, mode: str) -> Image.Image:
     if path.suffix.lower() == ".jxl":
         _need_jpeg_xl(path)
     try:
-        with Image.open(path) as picture:
-            _check_size(path, *picture.size)
-            picture.load()
-            return _opaque(_eight_bit(_upright(picture)), background).convert(mode)
+        return _decoded(path, str(path), background, mode)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -85,11 +139,29 @@ def _load(path: Path, background: str, mode: str) -> Image.Image:
         ) from None
 
 
+def _decoded(
+    source: Path | io.BytesIO,
+    name: str,
+    background: str,
+    mode: str,
+    max_pixels: int | None = None,
+    formats: tuple[str, ...] | None = None,
+) -> Image.Image:
+    with Image.open(source, formats=formats) as picture:
+        _check_size(name, *picture.size, max_pixels)
+        picture.load()
+        return _opaque(_eight_bit(_upright(picture)), background).convert(mode)
+
+
 def _reason(path: Path, error: Exception) -> str:
     if path.is_file() and path.stat().st_size == 0:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "its content is no known picture format"
+    return _words(error)
+
+
+def _words(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
@@ -102,10 +174,15 @@ def _need_jpeg_xl(path: Path) -> None:
         ) from None
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
+def _check_size(name: str, width: int, height: int, max_pixels: int | None) -> None:
+    if max_pixels is not None and width * height > max_pixels:
+        raise TooManyPixelsError(
+            f"{name}: is {width}x{height}, {width * height} pixels, and at most {max_pixels} are "
+            "allowed; resize it first"
+        )
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE:
         raise ImageError(
-            f"{path}: is {width}x{height}; sides must be {MIN_SIDE} to {MAX_SIDE} pixels; "
+            f"{name}: is {width}x{height}; sides must be {MIN_SIDE} to {MAX_SIDE} pixels; "
             "resize it first"
         )
 

@@ -11,6 +11,7 @@ and the decoder; nothing else is passed along.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import time
@@ -232,6 +233,37 @@ class PICS:
             device=device,
             progress=progress,
         )
+
+    def varied(
+        self, *, quality: float | None = None, mode: str = "pics", candidates: int | None = None
+    ) -> PICS:
+        """This codec with other settings of what it sends; the models are shared.
+
+        Args:
+            quality: of the sketch; None is the model's own.
+            mode: "pics" or "pic".
+            candidates: how many seeds are compared, 1..32; None leaves it to the decoder.
+
+        Raises:
+            UsageError: a value that cannot work.
+        """
+        if mode not in MODES:
+            raise UsageError(f"mode {mode!r}: must be one of {', '.join(MODES)}")
+        candidates = self.decoder.spec.candidates if candidates is None else candidates
+        candidate_bits(candidates)
+        # What is loaded before the copy is kept for the next one.
+        needed = ["_coder", "_codecs"]
+        needed += ["_sketcher", "_codec"] if mode == "pics" else []
+        needed += ["_captioner"] if self.prompt_from == "caption" else []
+        if self.prompt_from == "inversion" or (self.judge == "clip" and candidates > 1):
+            needed.append("_clip")
+        for part in needed:
+            getattr(self, part)
+        other = copy.copy(self)
+        other.mode, other.candidates, other._quality = mode, candidates, quality
+        if mode == "pics":
+            other.__dict__["_codec"] = SketchCodec(self._codec.model, quality, self._effort)
+        return other
 
     @overload  # a path is a sequence too, to the type checker
     def encode(self, image: Photograph, prompt: str | None = None) -> bytes: ...  # type: ignore[overload-overlap]

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from picsnet.errors import ImageError, OutputError
-from picsnet.images import load_grey, load_rgb, save_png
+from picsnet.errors import ImageError, ImageFormatError, OutputError, TooManyPixelsError
+from picsnet.images import check_format, decode_rgb, load_grey, load_rgb, save_png
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 
@@ -233,3 +233,37 @@ def test_png_in_the_way_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"p\.png"):
         save_png(quadrants(), tmp_path / "p.png")
     assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
+
+
+def encoded(picture: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+def test_a_strangers_picture_is_read_as_a_file_is(kind: str, tmp_path: Path) -> None:
+    data = encoded(Image.linear_gradient("L").convert("RGB"), kind)
+    path = tmp_path / f"a.{kind.lower()}"
+    path.write_bytes(data)
+    check_format(data, "it")
+    assert np.array_equal(decode_rgb(data, "it"), load_rgb(path))
+
+
+def test_a_strangers_picture_is_refused_by_its_header() -> None:
+    data = encoded(Image.new("RGB", (64, 32)), "PNG")
+    assert decode_rgb(data, "it", max_pixels=2048).shape == (32, 64, 3)
+    with pytest.raises(TooManyPixelsError, match="it: is 64x32, 2048 pixels, and at most 2047"):
+        decode_rgb(data[:60], "it", max_pixels=2047)  # its pixels are not even there
+    with pytest.raises(ImageError, match="it: not a picture that can be read"):
+        decode_rgb(data[:-40], "it")
+    with pytest.raises(ImageError, match="it is empty"):
+        decode_rgb(b"", "it")
+
+
+def test_formats_whose_readers_do_more_are_not_read() -> None:
+    for data in (b"%!PS-Adobe-3.0 EPSF-3.0\n", encoded(Image.new("RGB", (64, 64)), "PDF"), b"text"):
+        with pytest.raises(ImageFormatError, match="it: its content is none of PNG"):
+            decode_rgb(data, "it")
+        with pytest.raises(ImageFormatError, match="none of PNG"):
+            check_format(data, "it")

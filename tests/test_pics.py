@@ -57,6 +57,24 @@ def test_a_photograph_comes_back_at_its_own_size(plain: picsnet.PICS) -> None:
     assert np.asarray(picture).std() > 5
 
 
+def test_a_codec_with_other_settings_shares_the_models(make: Any) -> None:
+    plain = make()
+    both, alone = plain.varied(candidates=2), plain.varied(mode="pic", candidates=1)
+    first = both.encode_parts([photograph(0)], ["a dog"])[0]
+    assert len(first.scores) == 2 and alone.encode_parts([photograph(0)])[0].sketch is None
+    again = plain.varied(candidates=2)
+    assert again.decoder is plain.decoder and again._clip is both._clip
+    assert again.encode(photograph(0), "a dog") == first.data
+    finer = plain.varied(quality=5, candidates=1).encode(photograph(0), "a dog")
+    assert len(finer) > len(plain.encode(photograph(0), "a dog"))  # whose own settings stay
+    with pytest.raises(UsageError, match="--quality 9"):
+        plain.varied(quality=9)
+    with pytest.raises(UsageError, match="--candidates 33"):
+        plain.varied(candidates=33)
+    with pytest.raises(UsageError, match="'sketch'"):
+        plain.varied(mode="sketch")
+
+
 def test_what_is_sent_is_what_arrives(plain: picsnet.PICS) -> None:
     part = plain.encode_parts([photograph(1)], ["two cats"])[0]
     back = plain.decode_parts([part.data])[0]

@@ -16,13 +16,14 @@ from picsnet.cli import (
     info,
     models,
     report,
+    serve,
     sketch,
     wandb_workspace,
 )
 from picsnet.errors import PicsnetError
 from picsnet.terminal import print_error
 
-VERBS = (encode, decode, info, sketch, models, export, evaluate, report, wandb_workspace)
+VERBS = (encode, decode, info, sketch, models, export, evaluate, report, serve, wandb_workspace)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from picsnet.bitstream import layer_bytes, overhead_bytes, read
+from picsnet.contents import contents
 from picsnet.errors import PicsnetError
 from picsnet.files import expand_inputs, read_file
 from picsnet.terminal import print_error, printable
@@ -62,31 +62,4 @@ def describe(path: Path) -> dict[str, Any]:
     Raises:
         PicsnetError: it cannot be read, or is not whole.
     """
-    data = read_file(path)
-    file = read(data, name=str(path))
-    layers = layer_bytes(data)
-    return {
-        "file": str(path),
-        "width": file.width,
-        "height": file.height,
-        "bytes": len(data),
-        "bpp": 8 * len(data) / (file.width * file.height),
-        "layers": layers,
-        "overhead_bytes": overhead_bytes(layers),
-        "model": file.sketch.fingerprint.hex() if file.sketch else None,
-        **_head(file.text, str(path)),
-    }
-
-
-def _head(text: bytes | None, name: str) -> dict[str, Any]:
-    if text is None:
-        return {"decoder": None, "size": None, "candidate_bits": None, "candidate": None}
-    from picsnet.textlayer import read_head
-
-    head = read_head(text, name)
-    return {
-        "decoder": f"{head.decoder:03x}",
-        "size": head.size,
-        "candidate_bits": head.candidate_bits,
-        "candidate": head.candidate,
-    }
+    return {"file": str(path), **contents(read_file(path), str(path))}

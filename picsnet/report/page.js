@@ -1,30 +1,11 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const byId = (id) => document.getElementById(id);
+  const { byId, element, visible } = look;
+  look.followTheme();
   const codecs = Object.keys(data.styles);
   const hidden = new Set(); // series that the legend has switched off
   let dataset = data.datasets[0];
-
-  // Texts come out of files and folders: they are only ever set as text or attributes.
-  const SVG = new Set(["svg", "path", "line", "text", "polyline"]);
-  const SPOKEN = new Set(["aria-label", "alt", "title", "label"]);
-  function element(name, attributes = {}, ...children) {
-    const node = SVG.has(name) ? document.createElementNS("http://www.w3.org/2000/svg", name)
-      : document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) {
-      if (value === undefined || value === null) continue;
-      node.setAttribute(key, SPOKEN.has(key) ? visible(String(value)) : value);
-    }
-    node.append(...children.map((child) => (typeof child === "string" ? visible(child) : child)));
-    return node;
-  }
-
-  // Characters that do not show, or turn others round, are shown as their numbers.
-  function visible(text) {
-    return text.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\u2028\u2029]/gu, (c) =>
-      c === "\n" ? c : "\\u" + c.codePointAt(0).toString(16).padStart(4, "0"));
-  }
 
   const number = (value, digits) =>
     (value === null || value === undefined ? "" : value.toFixed(digits));
@@ -40,21 +21,6 @@
   }
   const unique = (items) => [...new Set(items)];
   const here = (items) => items.filter((item) => item.dataset === dataset);
-
-  // Theme: the system's, until the button is pressed.
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  function setTheme(dark) {
-    document.documentElement.dataset.theme = dark ? "dark" : "light";
-    byId("theme").setAttribute("aria-pressed", String(dark));
-    byId("theme").textContent = dark ? "Light" : "Dark";
-  }
-  const followSystem = () => setTheme(system.matches);
-  system.addEventListener("change", followSystem);
-  followSystem();
-  byId("theme").addEventListener("click", () => {
-    system.removeEventListener("change", followSystem);
-    setTheme(document.documentElement.dataset.theme !== "dark");
-  });
 
   // Tables.
   function table(head, lines, firstNumber, firstText = Infinity) {
@@ -379,7 +345,7 @@
   byId("bd-measure").addEventListener("change", drawRates);
 
   // Gallery.
-  let divider = 50;
+  const divider = look.makeDivider("left picture");
   const entry = () => here(data.gallery)[Number(byId("photograph").value)];
 
   // Sketches that several settings share stand there once.
@@ -441,8 +407,7 @@
     fillChoices(byId("left"), options, options[0]);
     fillChoices(byId("right"), options, decoded ?? options[0]);
     const ratio = photo.width / photo.height;
-    byId("compare").style.aspectRatio = String(ratio);
-    byId("compare").style.maxWidth = `min(960px, calc(80vh * ${ratio}))`;
+    look.fit(ratio);
     byId("strip").replaceChildren(...options.map(({ value, text, path, item }) => {
       const rate = item && value.endsWith(" decoded")
         ? `: ${item.bytes} bytes, ${number(item.bpp, 4)} bpp` : "";
@@ -484,41 +449,9 @@
     for (const button of byId("strip").children) {
       button.setAttribute("aria-pressed", String(button.dataset.value === byId("right").value));
     }
-    moveDivider(divider);
+    divider.show();
   }
 
-  function moveDivider(percent) {
-    divider = Math.min(100, Math.max(0, percent));
-    byId("clip").style.clipPath = `inset(0 ${100 - divider}% 0 0)`;
-    byId("divider").style.left = `${divider}%`;
-    byId("divider").setAttribute("aria-valuenow", String(Math.round(divider)));
-    byId("divider").setAttribute("aria-valuetext", `${Math.round(divider)} % left picture`);
-  }
-
-  const compare = byId("compare");
-  const follow = (event) => {
-    const box = compare.getBoundingClientRect();
-    moveDivider((event.clientX - box.left) / box.width * 100);
-  };
-  const release = () => compare.removeEventListener("pointermove", follow);
-  compare.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    compare.setPointerCapture(event.pointerId);
-    follow(event);
-    compare.addEventListener("pointermove", follow);
-    byId("divider").focus({ preventScroll: true });
-    event.preventDefault();
-  });
-  for (const end of ["pointerup", "pointercancel"]) compare.addEventListener(end, release);
-  byId("divider").addEventListener("keydown", (event) => {
-    const steps = { ArrowLeft: -2, ArrowDown: -2, ArrowRight: 2, ArrowUp: 2, PageDown: -20,
-      PageUp: 20 };
-    if (event.key === "Home") moveDivider(0);
-    else if (event.key === "End") moveDivider(100);
-    else if (event.key in steps) moveDivider(divider + steps[event.key]);
-    else return;
-    event.preventDefault();
-  });
   for (const side of ["left", "right"]) byId(side).addEventListener("change", drawSides);
   byId("photograph").addEventListener("change", drawPhotograph);
   for (const [id, step] of [["previous", -1], ["next", 1]]) {

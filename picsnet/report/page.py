@@ -151,7 +151,8 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 def render(data: dict[str, Any]) -> str:
     """The page with style, script and data inside."""
-    html, css, script = (_resource(f"page.{kind}") for kind in ("html", "css", "js"))
+    html = _resource("page.html")
+    css, script = (_resource(f"look.{kind}") + _resource(f"page.{kind}") for kind in ("css", "js"))
     text = html.replace("/*STYLE*/", css).replace("/*SCRIPT*/", script)
     return text.replace("/*DATA*/", embedded(data))
 
