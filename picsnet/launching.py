@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from picsnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from lightning.fabric.plugins.environments import ClusterEnvironment
+    from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others. Shares end hours apart, where torch's half hour is made
@@ -47,11 +47,9 @@ class Processes:
     def environment(self) -> ClusterEnvironment:
         """Lightning's plugin for the launcher, named: it would also take a job script without srun
         for one of several tasks, and wait for the others for ever."""
-        from lightning.fabric.plugins.environments import (
-            LightningEnvironment,
-            SLURMEnvironment,
-            TorchElasticEnvironment,
-        )
+        from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+        from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+        from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
         if self.launcher == "torchrun":
             return TorchElasticEnvironment()
@@ -77,15 +75,15 @@ class Processes:
 
     def fabric_options(self) -> dict[str, Any]:
         """For a Fabric: the same."""
-        from lightning.fabric.strategies import DDPStrategy
+        from lightning.fabric.strategies.ddp import DDPStrategy
 
-        alone = self.count == 1
+        chosen: Any = "auto"
+        if self.count > 1:
+            chosen = DDPStrategy(process_group_backend=BACKEND, timeout=PATIENCE)
         return {
             "devices": self.per_node,
             "num_nodes": self.nodes,
-            "strategy": "auto"
-            if alone
-            else DDPStrategy(process_group_backend=BACKEND, timeout=PATIENCE),
+            "strategy": chosen,
             "plugins": [self.environment()],
         }
 
