@@ -72,7 +72,8 @@ def run(
     outcome = sharding.encode_shares(fabric, pairs, out, settings, prompter, share)
     if outcome is None:
         return 0
-    _tell(outcome, args)
+    if not args.quiet:
+        print(printable(str(outcome)), file=sys.stderr if args.json else sys.stdout)
     return 1 if outcome.failed else 0
 
 
@@ -141,14 +142,3 @@ def _settings(args: argparse.Namespace, mode: str) -> EncodeSettings:
 
         given["decoder"] = default_decoder()
     return EncodeSettings(**given)
-
-
-def _tell(outcome: Any, args: argparse.Namespace) -> None:
-    if args.quiet:
-        return
-    now = outcome.pictures - outcome.before - len(outcome.failed)
-    print(
-        f"{printable(str(outcome.manifest))}: {outcome.pictures} pictures, {now} coded now, "
-        f"{outcome.before} before, {len(outcome.failed)} failed",
-        file=sys.stderr if args.json else sys.stdout,
-    )

@@ -15,6 +15,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,30 @@ def latest(records: Iterable[Record]) -> dict[str, Record]:
 def new_run() -> str:
     """A name for a run's journals; later ones sort behind earlier ones."""
     return f"{time.time_ns():020d}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        manifest: its path or URL.
+        pictures: that were named.
+        before: of them, done by earlier runs.
+        failed: records of those that could not be coded.
+    """
+
+    manifest: str
+    pictures: int
+    before: int
+    failed: list[Record]
+
+    def __str__(self) -> str:
+        now = self.pictures - self.before - len(self.failed)
+        return (
+            f"{self.manifest}: {self.pictures} pictures, {now} coded now, {self.before} before, "
+            f"{len(self.failed)} failed"
+        )
 
 
 class Journal:

@@ -16,7 +16,6 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from picsnet.scale.manifest import (
     MANIFEST,
     OK,
     Journal,
+    Outcome,
     Record,
     check_free,
     coded,
@@ -46,23 +46,6 @@ Prompter = Callable[[InputFile], str | None]
 
 _LEFT_OVER = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.(pics|jsonl)")
 """Files that `picsnet.files.atomic_write` had begun when its process was killed."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a run.
-
-    Attributes:
-        manifest: its path.
-        pictures: that were named.
-        before: of them, done by earlier runs.
-        failed: records of those that could not be coded.
-    """
-
-    manifest: Path
-    pictures: int
-    before: int
-    failed: list[Record]
 
 
 class Notebook:
@@ -209,7 +192,7 @@ def encode_shares(
         ),
     )
     wrong = [record for name, record in records.items() if name in named and not _fine(record)]
-    return Outcome(out / MANIFEST, len(pairs), sum(before), wrong)
+    return Outcome(str(out / MANIFEST), len(pairs), sum(before), wrong)
 
 
 def _begin(fabric: Fabric, out: Path, settings: EncodeSettings) -> tuple[str, str] | None:
