@@ -115,8 +115,9 @@ def find_processes(
     Raises:
         UsageError: the options do not agree with the launcher, or make no sense.
     """
-    if (devices or 1) < 1 or (nodes or 1) < 1:
-        raise UsageError(f"{devices} devices on {nodes} nodes cannot work; give 1 or more of each")
+    for name, number in (("devices", devices), ("nodes", nodes)):
+        if number is not None and number < 1:
+            raise UsageError(f"{number} {name} cannot work; give 1 or more")
     by = launcher(environment)
     if by is None:
         return Processes(None, devices or 1, nodes or 1)
