@@ -153,8 +153,19 @@ def _ray() -> Any:
 
 
 def _resolved(settings: EncodeSettings) -> EncodeSettings:
-    """With names in place of what this machine would choose, and seen to work."""
-    if settings.mode != "sketch" and settings.decoder is None:
+    """With names in place of what this machine would choose, and seen to work.
+
+    Raises:
+        PicsnetError: they cannot work.
+    """
+    is_sketch = settings.mode == "sketch"
+    if is_sketch and (settings.decoder is not None or settings.prompt_from is not None):
+        raise UsageError(
+            "a sketch file holds no prompt: leave out decoder and prompts, or the mode"
+        )
+    if not is_sketch and settings.sketcher == "map":
+        raise UsageError(f"sketcher map: mode {settings.mode} needs photographs; use mode sketch")
+    if not is_sketch and settings.decoder is None:
         from picsnet.decoder.choice import default_decoder
 
         settings = dataclasses.replace(settings, decoder=default_decoder())

@@ -123,9 +123,10 @@ def launch(processes: Processes, device: str) -> Fabric:
         )
     there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, processes.per_node)
     if processes.per_node > there:
+        mend = "ask for --gpus-per-node" if processes.launcher == "srun" else "start fewer"
         raise UsageError(
-            f"{processes.per_node} processes on a machine with {there} {kind} devices; start "
-            "fewer, or use --device cpu"
+            f"{processes.per_node} processes on a machine with {there} {kind} devices; {mend}, or "
+            "use --device cpu"
         )
     options: dict[str, Any] = processes.fabric_options()
     if index:
