@@ -74,7 +74,7 @@ def share_cores(inputs: int, workers: int | None = None) -> int:
     threads = torch.get_num_threads()
     if workers is None:
         workers = max(1, min(threads, _physical_bytes() // WORKER_BYTES))
-    workers = min(workers, inputs)
+    workers = max(1, min(workers, inputs))
     torch.set_num_threads(max(1, threads // workers))
     return workers
 

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import glob
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         OutputError: no space, no permission, or something in the way.
     """
     path = Path(path)
-    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    # Not the process's number alone: machines that share a disk may have the same.
+    part = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from picsnet.evaluation import jobs
+from picsnet import stamps
 from picsnet.evaluation.config import SketchConfig
 from picsnet.evaluation.jobs import Picture, make_job
 from picsnet.shipped import CARD, WEIGHTS
@@ -33,7 +33,7 @@ def _write_card(folder: Path, **card: Any) -> None:
 
 
 def _key() -> str:
-    jobs._stamp_of.cache_clear()  # a process reads each file once
+    stamps._stamp_of.cache_clear()  # a process reads each file once
     config = SketchConfig(ckpt=["point"])
     named: Any = SimpleNamespace(codec="sketch", setting="one")
     return make_job("kodak", Picture("a", "a.png", "digest"), named, config).key

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from picsnet.cli import options
-from picsnet.cli.batch import Record, output_paths, run_all, run_chunks
+from picsnet.cli import many, options
+from picsnet.cli.batch import Record, output_paths, run_chunks
 from picsnet.cli.prompts import user_prompts
 from picsnet.errors import UsageError
 from picsnet.files import IMAGE_SUFFIXES, InputFile, atomic_write, expand_inputs
@@ -105,6 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "side-by-side picture of each",
     )
     options.add_workers(parser)
+    many.add_arguments(parser)
     options.add_common(parser)
 
 
@@ -113,7 +114,17 @@ def run(args: argparse.Namespace) -> int:
     mode = _mode(args)
     inputs = expand_inputs(args.images, IMAGE_SUFFIXES)
     pairs = output_paths(inputs, args.output, ".pics")
-    return _run_sketch(args, pairs) if mode == "sketch" else _run_pics(args, mode, pairs)
+    if many.wanted(args):
+        return many.run(args, mode, pairs, _code)
+    return _code(args, mode, pairs, run_chunks)
+
+
+def _code(
+    args: argparse.Namespace, mode: str, pairs: list[tuple[InputFile, Path]], runner: many.Runner
+) -> int:
+    if mode == "sketch":
+        return _run_sketch(args, pairs, runner)
+    return _run_pics(args, mode, pairs, runner)
 
 
 def _mode(args: argparse.Namespace) -> str:
@@ -160,7 +171,9 @@ def _can_draw(args: argparse.Namespace) -> bool:
     return default_is_present()
 
 
-def _run_sketch(args: argparse.Namespace, pairs: list[tuple[InputFile, Path]]) -> int:
+def _run_sketch(
+    args: argparse.Namespace, pairs: list[tuple[InputFile, Path]], runner: many.Runner
+) -> int:
     from picsnet.bitstream import layer_bytes
     from picsnet.checkpoints import load_model
     from picsnet.codec import SketchCodec
@@ -191,11 +204,19 @@ def _run_sketch(args: argparse.Namespace, pairs: list[tuple[InputFile, Path]]) -
             "seconds": round(sum(stages.seconds.values()), 3),
         }
 
+    def work_one(chunk: list[tuple[InputFile, Path]]) -> list[Record]:
+        return [work(chunk[0][0].path, chunk[0][1])]
+
     workers = share_cores(len(pairs), args.workers)
-    return run_all(pairs, work, _describe, args.json, args.quiet, workers)
+    return runner(pairs, 1, work_one, _describe, args.json, args.quiet, workers)
 
 
-def _run_pics(args: argparse.Namespace, mode: str, pairs: list[tuple[InputFile, Path]]) -> int:
+def _run_pics(
+    args: argparse.Namespace,
+    mode: str,
+    pairs: list[tuple[InputFile, Path]],
+    runner: many.Runner,
+) -> int:
     prompter = user_prompts(args.prompt, args.prompts, len(pairs))
     from picsnet.images import load_rgb
     from picsnet.parts import save_parts
@@ -236,7 +257,7 @@ def _run_pics(args: argparse.Namespace, mode: str, pairs: list[tuple[InputFile, 
             records.append(_pics_record(item.path, target, encoding, loading))
         return records
 
-    return run_chunks(pairs, args.batch, work, _describe, args.json, args.quiet)
+    return runner(pairs, args.batch, work, _describe, args.json, args.quiet)
 
 
 def _inversion(args: argparse.Namespace) -> InversionConfig:

@@ -7,7 +7,6 @@ The row is written last, so a job is done or was never begun, whenever a run is 
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import re
@@ -15,12 +14,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from picsnet import __version__, shipped
+from picsnet import __version__
 from picsnet.errors import DataError
 from picsnet.evaluation.config import CodecConfig
 from picsnet.evaluation.likeness import Likeness
@@ -29,6 +27,7 @@ from picsnet.evaluation.rows import Record, Row, load_record
 from picsnet.files import atomic_write, read_file
 from picsnet.images import load_grey, load_rgb, save_png
 from picsnet.metrics import bpp
+from picsnet.stamps import stamps
 
 Pixels = NDArray[np.uint8]
 
@@ -76,7 +75,7 @@ def make_job(dataset: str, picture: Picture, point: Point, config: CodecConfig) 
     depends = {
         "picsnet": __version__,
         "codec": asdict(config),
-        "files": _stamps(asdict(config)),
+        "files": stamps(asdict(config)),
         "setting": point.setting,
         "picture": picture.digest,
     }
@@ -89,43 +88,6 @@ def slug(name: str) -> str:
     """A name as a folder; different names give different ones."""
     plain = re.sub(r"[^A-Za-z0-9.]+", "_", name).strip("._")
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
-
-
-def _stamps(value: Any) -> list[str]:
-    """What changes when a file does that options name: weights may change under a name."""
-    if isinstance(value, dict):
-        return [stamp for one in value.values() for stamp in _stamps(one)]
-    if isinstance(value, list | tuple):
-        return [stamp for one in value for stamp in _stamps(one)]
-    return list(_stamp_of(value)) if isinstance(value, str) and value else []
-
-
-@functools.cache
-def _stamp_of(name: str) -> tuple[str, ...]:
-    for path in (Path(name), shipped.FOLDER / name):
-        if path.is_dir() and (model := _sketch_model(path)) is not None:
-            return model
-        if path.exists():
-            files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-            return tuple(f"{file.name} {_stamp_of_file(file)}" for file in files)
-    return ()
-
-
-def _sketch_model(folder: Path) -> tuple[str, ...] | None:
-    """Of a sketch model what its files depend on: its lambda and its weights, which may lie in
-    another folder. The rest of its card tells of it and changes nothing."""
-    try:
-        card, source = shipped.read_card(folder)
-        return f"lambda {card['lmbda']}", _stamp_of_file(source / shipped.WEIGHTS)
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _stamp_of_file(path: Path) -> str:
-    """Size and time; for models that ship a hash, since a checkout gives them new times."""
-    if shipped.FOLDER in path.resolve().parents:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return f"{path.stat().st_size} {path.stat().st_mtime_ns}"
 
 
 def done(job: Job, run: Path) -> Record | None:

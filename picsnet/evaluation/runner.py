@@ -2,8 +2,9 @@
 
     configuration -> originals -> jobs, less those done -> Lightning's predict loop -> rows, summary
 
-Each process codes its share of the jobs and writes their rows; the first one gathers them. What is
-done is read from the run's folder, so a run that was killed goes on where it stopped.
+Each process codes its share of the jobs and writes their rows; the first one gathers them, whether
+Lightning, torchrun or srun started them. What is done is read from the run's folder, so a run that
+was killed goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from picsnet.evaluation.summary import save_summary, summarise
 from picsnet.evaluation.tracking import track
 from picsnet.files import atomic_write
 from picsnet.images import load_rgb
+from picsnet.launching import Processes, find_processes, launcher
 from picsnet.terminal import print_error
 from picsnet.training.environment import save_description
 
@@ -79,8 +81,7 @@ def evaluate(config: EvaluationConfig) -> Report | None:
     jobs = _jobs(config, pictures)
     trainer = _trainer(config, len(jobs))
     module = _Coding(config, jobs, run)
-    numbers: DataLoader[Any] = DataLoader(torch.arange(len(jobs)), batch_size=1)  # type: ignore[arg-type]
-    trainer.predict(module, numbers, return_predictions=False)
+    trainer.predict(module, return_predictions=False)
     trainer.strategy.barrier()
     if not trainer.is_global_zero:
         return None
@@ -126,15 +127,14 @@ def _jobs(config: EvaluationConfig, pictures: Sequence[Picture]) -> list[Job]:
 
 
 def _trainer(config: EvaluationConfig, total: int) -> L.Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*num_workers.*")
     warnings.filterwarnings("ignore", message=".*predict returned None.*")
     return L.Trainer(
         accelerator=config.accelerator,
-        devices=int(config.devices) if config.devices.isdigit() else config.devices,
-        num_nodes=config.num_nodes,
-        strategy=config.strategy,
+        **_spread(config),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -142,6 +142,17 @@ def _trainer(config: EvaluationConfig, total: int) -> L.Trainer:
         inference_mode=False,  # prompts are found by gradients
         callbacks=[_Progress(total)],
     )
+
+
+def _spread(config: EvaluationConfig) -> dict[str, Any]:
+    """Devices, nodes, strategy and launcher, as a Trainer takes them."""
+    if launcher() is None and not config.devices.isdigit():  # "auto", "0,2": Lightning's to read
+        own = Processes(None, 2, config.num_nodes)  # one or several, not known here
+        return {**own.trainer_options(config.strategy), "devices": config.devices}
+    # The defaults are what a launcher may say otherwise.
+    devices = int(config.devices) if config.devices.isdigit() and config.devices != "1" else None
+    nodes = None if config.num_nodes == 1 else config.num_nodes
+    return find_processes(devices, nodes).trainer_options(config.strategy)
 
 
 class _Coding(L.LightningModule):
@@ -155,6 +166,18 @@ class _Coding(L.LightningModule):
         self.left_out: dict[str, str] = {}
         self.pictures: list[Likeness] = []
         self.sketches: list[Likeness] = []
+
+    def predict_dataloader(self) -> DataLoader[int]:
+        """Numbers of jobs: those to code first, so that what a lost process left is shared by all.
+
+        One process looks for all: others may have done some by the time that a late one looks.
+        """
+        order: list[int] = []
+        if self.trainer.is_global_zero:
+            coded = [done(job, self.run) is not None for job in self.jobs]
+            order = sorted(range(len(coded)), key=lambda number: coded[number])
+        order = self.trainer.strategy.broadcast(order)
+        return DataLoader(order, batch_size=1)  # type: ignore[arg-type]
 
     def on_predict_start(self) -> None:
         device = str(self.device)

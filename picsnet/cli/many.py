@@ -1,0 +1,144 @@
+"""``picsnet encode`` over many pictures: processes that share them, a manifest, and going on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from picsnet.cli.batch import Pair, Record, run_chunks
+from picsnet.cli.prompts import user_prompts
+from picsnet.errors import PicsnetError, UsageError
+from picsnet.launching import find_processes, launcher
+from picsnet.scale.settings import EncodeSettings
+from picsnet.terminal import printable
+
+AUTO = "auto"
+
+Work = Callable[[list[Pair]], list[Record]]
+Runner = Callable[..., int]
+"""As `run_chunks`: does chunks of pairs and tells of them."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of many pictures."""
+    many = parser.add_argument_group("many pictures")
+    many.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave out what is done already, and keep OUT/manifest.jsonl, which says what is "
+        "(always with several processes)",
+    )
+    many.add_argument(
+        "--devices",
+        metavar="N",
+        help="processes on this machine, each with a device of its own and a share of the pictures;"
+        " auto: one for each GPU (torchrun and srun say it themselves)",
+    )
+    many.add_argument(
+        "--nodes", type=int, metavar="N", help="machines, where they are started one by one"
+    )
+
+
+def wanted(args: argparse.Namespace) -> bool:
+    """Whether a manifest is kept, and pictures may be shared."""
+    several = args.devices is not None or args.nodes is not None
+    return bool(args.resume or several or launcher())
+
+
+def run(
+    args: argparse.Namespace,
+    mode: str,
+    pairs: list[Pair],
+    code: Callable[[argparse.Namespace, str, list[Pair], Runner], int],
+) -> int:
+    """Code this process's share by ``code``, which does so with the runner that it is given."""
+    out = _folder(args)
+    prompter = user_prompts(args.prompt, args.prompts, len(pairs))
+    settings = _settings(args, mode)
+    processes = find_processes(_devices(args), args.nodes)
+    from picsnet.scale import sharding
+
+    fabric = sharding.launch(processes, args.device)
+
+    def share(some: list[Pair], device: str, first: bool, notebook: sharding.Notebook) -> None:
+        own = argparse.Namespace(**vars(args))
+        own.device, own.quiet = device, args.quiet or not first
+        code(own, mode, some, _noting(notebook, args.debug))
+
+    outcome = sharding.encode_shares(fabric, pairs, out, settings, prompter, share)
+    if outcome is None:
+        return 0
+    if not args.quiet:
+        print(printable(str(outcome)), file=sys.stderr if args.json else sys.stdout)
+    return 1 if outcome.failed else 0
+
+
+def _noting(notebook: Any, debug: bool) -> Runner:
+    """`run_chunks` with a note of each picture, whatever becomes of it."""
+
+    def runner(pairs: list[Pair], size: int, work: Work, *rest: Any) -> int:
+        def noted(chunk: list[Pair]) -> list[Record]:
+            keys = [notebook.key(item) for item, _ in chunk]
+            try:
+                records = _readable(work, chunk, debug)
+            except PicsnetError as error:
+                if len(chunk) == 1:  # else they are done again one by one
+                    notebook.note_failure(chunk[0], keys[0], error)
+                raise
+            for pair, key, record in zip(chunk, keys, records, strict=True):
+                notebook.note(pair, key, record)
+            return records
+
+        return run_chunks(pairs, size, noted, *rest)
+
+    return runner
+
+
+def _readable(work: Work, chunk: list[Pair], debug: bool) -> list[Record]:
+    """One picture that something unforeseen happens to does not stop the others."""
+    try:
+        return work(chunk)
+    except PicsnetError:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise PicsnetError(
+            f"{chunk[0][0].path}: {type(error).__name__}: {reason}; code it alone with --debug"
+        ) from error
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    if args.output is None or (args.output.endswith(".pics") and not Path(args.output).is_dir()):
+        raise UsageError(
+            "--resume and several processes keep a manifest beside the files; name their folder: "
+            "-o FOLDER"
+        )
+    return Path(args.output)
+
+
+def _devices(args: argparse.Namespace) -> int | None:
+    if args.devices is None or args.devices.isdigit():
+        return None if args.devices is None else int(args.devices)
+    if args.devices != AUTO:
+        raise UsageError(f"--devices {args.devices}: must be a number, or {AUTO}")
+    if launcher() is not None:
+        return None
+    import torch
+
+    return max(1, torch.cuda.device_count()) if args.device in (AUTO, "cuda") else 1
+
+
+def _settings(args: argparse.Namespace, mode: str) -> EncodeSettings:
+    given = {field.name: getattr(args, field.name) for field in fields(EncodeSettings)}
+    given |= {"mode": mode, "decoder_set": tuple(args.decoder_set)}
+    if mode != "sketch" and given["decoder"] is None:
+        from picsnet.decoder.choice import default_decoder
+
+        given["decoder"] = default_decoder()
+    return EncodeSettings(**given)

@@ -1,0 +1,52 @@
+"""Stamps of the files that options name: weights may change under a name."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from picsnet import shipped
+
+
+def stamps(value: Any) -> list[str]:
+    """What changes when a file does that options name.
+
+    Args:
+        value: options: texts, lists and mappings of them. A text that is a path, or the name of a
+            model that ships, gives the stamps of its files; all else gives none.
+    """
+    if isinstance(value, dict):
+        return [stamp for one in value.values() for stamp in stamps(one)]
+    if isinstance(value, list | tuple):
+        return [stamp for one in value for stamp in stamps(one)]
+    return list(_stamp_of(value)) if isinstance(value, str) and value else []
+
+
+@functools.cache
+def _stamp_of(name: str) -> tuple[str, ...]:
+    for path in (Path(name), shipped.FOLDER / name):
+        if path.is_dir() and (model := _sketch_model(path)) is not None:
+            return model
+        if path.exists():
+            files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+            return tuple(f"{file.name} {_stamp_of_file(file)}" for file in files)
+    return ()
+
+
+def _sketch_model(folder: Path) -> tuple[str, ...] | None:
+    """Of a sketch model what its files depend on: its lambda and its weights, which may lie in
+    another folder. The rest of its card tells of it and changes nothing."""
+    try:
+        card, source = shipped.read_card(folder)
+        return f"lambda {card['lmbda']}", _stamp_of_file(source / shipped.WEIGHTS)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _stamp_of_file(path: Path) -> str:
+    """Size and time; for models that ship a hash, since a checkout gives them new times."""
+    if shipped.FOLDER in path.resolve().parents:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return f"{path.stat().st_size} {path.stat().st_mtime_ns}"

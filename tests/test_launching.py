@@ -1,0 +1,53 @@
+"""Who started how many processes, by the variables that launchers set."""
+
+from __future__ import annotations
+
+import pytest
+
+from picsnet.errors import UsageError
+from picsnet.launching import Processes, find_processes, launcher
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
+SRUN = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "6", "SLURM_NNODES": "2", "SLURM_PROCID": "5"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "expected"),
+    [
+        ({}, (None, None), Processes(None, 1, 1)),
+        ({}, (4, 2), Processes(None, 4, 2)),
+        (TORCHRUN, (None, None), Processes("torchrun", 4, 2)),
+        (TORCHRUN, (4, 2), Processes("torchrun", 4, 2)),
+        (SRUN, (None, None), Processes("srun", 3, 2)),
+        (SRUN | {"SLURM_NTASKS_PER_NODE": "3"}, (3, None), Processes("srun", 3, 2)),
+    ],
+)
+def test_processes_are_the_launchers_or_the_options(
+    variables: dict[str, str], options: tuple[int | None, int | None], expected: Processes
+) -> None:
+    assert find_processes(*options, variables) == expected
+
+
+def test_a_job_script_without_srun_is_no_task() -> None:
+    """Lightning takes it for one, and waits for the others for ever."""
+    job = {key: value for key, value in SRUN.items() if key != "SLURM_STEP_ID"}
+    assert launcher(job) is None
+    assert launcher(SRUN | {"SLURM_NTASKS": "1"}) is None
+    assert find_processes(2, None, job) == Processes(None, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "words"),
+    [
+        (TORCHRUN, (2, None), "4 processes on each of 2 nodes"),
+        (SRUN, (None, 3), "leave them out"),
+        (SRUN | {"SLURM_NTASKS": "5"}, (None, None), "--ntasks-per-node"),
+        (TORCHRUN | {"WORLD_SIZE": "7"}, (None, None), "--nproc-per-node"),
+        ({}, (0, None), "1 or more"),
+    ],
+)
+def test_what_does_not_agree_is_refused(
+    variables: dict[str, str], options: tuple[int | None, int | None], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        find_processes(*options, variables)
