@@ -43,7 +43,8 @@ def manifest(out: Path) -> list[dict[str, Any]]:
 
 
 def timeless(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+    times = ("seconds", "stages")
+    return [{k: v for k, v in record.items() if k not in times} for record in records]
 
 
 def journalled(out: Path) -> list[dict[str, Any]]:

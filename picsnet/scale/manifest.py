@@ -46,7 +46,7 @@ COLUMNS = (
     "version",  # of the input as its store tells it without reading it, or null
     "seconds",  # from the picture to the file
 )
-"""What each record has; those of pictures with prompts have more."""
+"""What each record has; those of the command line have more, such as seconds by stage."""
 
 
 def coded(record: Record, data: bytes, **known: Any) -> Record:
