@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from picsnet.buckets import Store, open_store
 from picsnet.errors import DataError
+from picsnet.images import MAX_SIDE, MIN_SIDE
 
 INDEX = "index.json"
 VERSION = 1
@@ -36,6 +36,7 @@ _LENGTH_BYTES = 4
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY_8 = (8, 0)
 """Bit depth and colour type, as IHDR has them."""
+_PLAIN = frozenset((b"IHDR", b"IDAT", b"IEND", b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs"))
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _plausible(shard: Shard) -> bool:
         and isinstance(shard.count, int)
         and isinstance(shard.size, int)
         and isinstance(shard.sha256, str)
-        and 0 < shard.count
+        and shard.count > 0
         and 4 + 4 * (shard.count + 1) < shard.size < 2**32
     )
 
@@ -205,34 +206,28 @@ class OpenShard(ShardReader):
 
 
 def is_grey_png(data: bytes) -> bool:
-    """Whether these are the bytes of a whole 8-bit grey PNG file, each of its checksums right."""
+    """Whether these are the bytes of a whole, plain 8-bit grey PNG file with all checksums right.
+
+    Plain: nothing in it that a reader would turn, blend or rescale the pixels for, and sides that
+    picsnet takes.
+    """
     if data[:8] != _PNG or data[12:16] != b"IHDR" or len(data) < 33:
         return False
-    if struct.unpack_from(">BB", data, 24) != _GREY_8:
+    width, height, *kind = struct.unpack_from(">IIBB", data, 16)
+    if (
+        tuple(kind) != _GREY_8
+        or not MIN_SIDE <= min(width, height) <= max(width, height) <= MAX_SIDE
+    ):
         return False
-    place, kind = 8, b""
+    place, name = 8, b""
     view = memoryview(data)
     while place + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, place)
         end = place + 12 + length
-        kind = data[place + 4 : place + 8]
-        # Transparency would need a background.
-        if end > len(data) or kind == b"tRNS":
+        name = data[place + 4 : place + 8]
+        if end > len(data) or name not in _PLAIN:
             return False
         if zlib.crc32(view[place + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
             return False
         place = end
-    return kind == b"IEND" and place == len(data)
-
-
-def split_by_shard(counts: list[int], indices: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """(shard, item in it) of maps that are numbered through all shards.
-
-    Args:
-        counts: maps of each shard.
-        indices: numbers of maps.
-    """
-    ends = np.cumsum(counts)
-    shards = np.searchsorted(ends, indices, side="right")
-    items = indices - (ends - counts)[shards]
-    return list(zip(shards.tolist(), items.tolist(), strict=True))
+    return name == b"IEND" and place == len(data)

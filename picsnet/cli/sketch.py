@@ -64,12 +64,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pack(args: argparse.Namespace) -> int:
+    from picsnet import __version__
     from picsnet.sketch.shards import check_output, write_shards
     from picsnet.training.environment import git_revision
 
     shard_bytes = int(args.shard_mb * 2**20)
     store = check_output(args.shards, shard_bytes)
-    about = {"sketcher": MAPS, "revision": git_revision()}
+    about = {"sketcher": MAPS, "package": __version__, "revision": git_revision()}
     broken = False
     if args.sketcher == MAPS:
         maps = _maps_in(Path(args.photos))
@@ -83,10 +84,10 @@ def _pack(args: argparse.Namespace) -> int:
         f"{report.shards - report.written} of them there already, {len(report.failed)} maps skipped"
     )
     if report.stale:
+        some = " ".join(report.stale[:3]) + (" ..." if len(report.stale) > 3 else "")
         print(
-            f"{report.url}: {len(report.stale)} shards of an earlier set are no longer used; remove "
-            f"them once no training reads them: {' '.join(report.stale[:3])}"
-            + (" ..." if len(report.stale) > 3 else "")
+            f"{report.url}: {len(report.stale)} shards of an earlier set are no longer used; once "
+            f"no training reads them they can go: {some}"
         )
     return 1 if broken or report.failed else 0
 

@@ -16,7 +16,6 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from picsnet import __version__
 from picsnet.buckets import Store, open_store
 from picsnet.errors import DataError, ImageError, OutputError, UsageError
 from picsnet.files import atomic_write
@@ -127,9 +126,7 @@ def _names_of_earlier_set(store: Store) -> set[str]:
         ) from None
 
 
-def _readable(
-    maps: Iterator[Path], failed: list[tuple[Path, str]]
-) -> Iterator[tuple[Path, bytes]]:
+def _readable(maps: Iterator[Path], failed: list[tuple[Path, str]]) -> Iterator[tuple[Path, bytes]]:
     for path in maps:
         try:
             yield path, _png(path)
@@ -208,7 +205,6 @@ def _write_index(
             "version": VERSION,
             "count": len(names),
             "names": names_file,
-            "package": __version__,
             **about,
         },
     }
