@@ -137,9 +137,9 @@ class ShardCache:
 
 
 class Prefetcher:
-    """Threads that fetch what will be wanted, in its order.
+    """Threads that fetch what will be wanted, in its order; they end when all of it is there.
 
-    They are daemons: a process that ends waits for no download. Each starts with the first wish.
+    They are daemons: a process that ends waits for no download.
 
     Args:
         fetch: one shard. Its errors are left to whoever needs the shard.
@@ -148,23 +148,23 @@ class Prefetcher:
     def __init__(self, fetch: Callable[[Shard], None]) -> None:
         self._fetch = fetch
         self._todo: deque[Shard] = deque()
-        self._changed = threading.Condition()
-        self._threads: list[threading.Thread] = []
+        self._running = 0
+        self._lock = threading.Lock()
 
     def want(self, shards: list[Shard]) -> None:
         """Fetch these next, and no longer what was wanted before."""
-        with self._changed:
+        with self._lock:
             self._todo = deque(shards)
-            self._changed.notify_all()
-            while len(self._threads) < min(FETCHES_AT_ONCE, len(shards)):
-                self._threads.append(threading.Thread(target=self._run, daemon=True))
-                self._threads[-1].start()
+            while self._running < min(FETCHES_AT_ONCE, len(shards)):
+                self._running += 1
+                threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                while not self._todo:
-                    self._changed.wait()
+            with self._lock:
+                if not self._todo:
+                    self._running -= 1
+                    return
                 shard = self._todo.popleft()
             with contextlib.suppress(DataError):
                 self._fetch(shard)

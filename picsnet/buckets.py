@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,13 +134,21 @@ class BucketStore:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self._provider: Any = None
-        self._ranges: Any = None
+        self._drop_connections()
         self._client()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Connections do not go to other processes.
-        return {"url": self.url, "_provider": None, "_ranges": None}
+        return {"url": self.url}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.url = state["url"]
+        self._drop_connections()
+
+    def _drop_connections(self) -> None:
+        # They do not go to other processes, neither spawned nor forked.
+        self._process = os.getpid()
+        self._provider: Any = None
+        self._ranges: Any = None
 
     def fetch(self, name: str, target: Path) -> None:
         """See `Store`."""
@@ -149,7 +158,8 @@ class BucketStore:
     def read(self, name: str, offset: int, length: int) -> bytes:
         """See `Store`."""
         with self._reading(name) as remote:
-            if self._ranges is None:
+            if self._ranges is None or self._process != os.getpid():
+                self._drop_connections()
                 from litdata.streaming.downloader import get_downloader
 
                 self._ranges = get_downloader(self.url, "", [], self._options())
@@ -182,6 +192,8 @@ class BucketStore:
             raise _unreadable(remote, _reason(error)) from None
 
     def _client(self) -> Any:
+        if self._process != os.getpid():
+            self._drop_connections()
         if self._provider is None:
             try:
                 from litdata.streaming.fs_provider import _get_fs_provider

@@ -86,7 +86,15 @@ def read_set(url: str) -> ShardSet:
         UsageError: no such kind of store.
         DataError: there is no index, or it is damaged.
     """
-    store = open_store(url)
+    return read_index(open_store(url))
+
+
+def read_index(store: Store) -> ShardSet:
+    """The shards in a store.
+
+    Raises:
+        DataError: as `read_set`.
+    """
     where = f"{store.url.rstrip('/')}/{INDEX}"
     with tempfile.TemporaryDirectory() as scratch:
         store.fetch(INDEX, Path(scratch, INDEX))

@@ -34,13 +34,13 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalBucket]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_HEAD(self) -> None:  # noqa: N802
+        def do_HEAD(self) -> None:
             self._answer(body=False)
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self._answer(body=True)
 
-        def do_PUT(self) -> None:  # noqa: N802
+        def do_PUT(self) -> None:
             bucket.log.append(("PUT", self.path))
             bucket.files[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
             self._send(200, b"")

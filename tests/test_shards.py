@@ -279,5 +279,5 @@ def test_a_bucket_takes_shards_and_gives_them_back(
         del bucket.files[gone]
         with pytest.raises(PicsnetError, match=rf"s3://maps/some/{min(shards)}: cannot be read"):
             unpacked("s3://maps/some")
-        with pytest.raises(PicsnetError, match="s3://maps/none/index.json: cannot be read"):
+        with pytest.raises(PicsnetError, match=r"s3://maps/none/index\.json: cannot be read"):
             read_set("s3://maps/none")

@@ -20,7 +20,7 @@ from picsnet.buckets import Store, open_store
 from picsnet.errors import DataError, ImageError, OutputError, UsageError
 from picsnet.files import atomic_write
 from picsnet.images import load_grey
-from picsnet.shards import INDEX, VERSION, is_grey_png, read_set
+from picsnet.shards import INDEX, VERSION, is_grey_png, read_index
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -119,7 +119,7 @@ def _names_of_earlier_set(store: Store) -> set[str]:
     if not store.has(INDEX):
         return set()
     try:
-        return {shard.name for shard in read_set(store.url).shards}
+        return {shard.name for shard in read_index(store).shards}
     except DataError:
         raise OutputError(
             f"{store.url.rstrip('/')}/{INDEX}: in the way, and no index of maps; name another place"
