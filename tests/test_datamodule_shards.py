@@ -334,10 +334,9 @@ def test_what_a_killed_process_left_is_not_counted(packed: Path, tmp_path: Path)
     assert not list(tmp_path.glob("*.room")) and not list(tmp_path.glob(".*.part"))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize(("far", "workers"), [(False, 0), (True, 0), (True, 1)])
 def test_broken_shard_is_named_in_one_line(
-    maps: Path, tmp_path: Path, workers: int, far: bool
+    maps: Path, tmp_path: Path, far: bool, workers: int
 ) -> None:
     folder, cache = tmp_path / "shards", tmp_path / "cache"
     pack(maps, str(folder))
