@@ -313,6 +313,26 @@ def test_a_file_that_went_stays_readable_where_it_is_open(packed: Path, tmp_path
     opened.close()
 
 
+def test_room_is_made_of_what_was_used_longest_ago_and_may_go(packed: Path, tmp_path: Path) -> None:
+    _, dataset, _ = watched(packed, tmp_path)
+    a, b, c, d, e = dataset.split.shards[:5]
+    cache = ShardCache(tmp_path, 3 * max(shard.size for shard in dataset.split.shards))
+
+    def there() -> set[str]:
+        return {path.name for path in tmp_path.glob("*.bin")}
+
+    for age, shard in enumerate((a, b, c)):
+        cache.open(shard).close()
+        os.utime(tmp_path / shard.name, (age, age))
+    cache.open(a).close()  # used again
+    cache.open(d, keep={b.name}).close()
+    assert there() == {a.name, b.name, d.name}
+    cache.prefetch(e, keep={a.name, b.name, d.name})
+    assert there() == {a.name, b.name, d.name}
+    cache.prefetch(e, keep={a.name, d.name})
+    assert there() == {a.name, d.name, e.name}
+
+
 def test_what_a_killed_process_left_is_not_counted(packed: Path, tmp_path: Path) -> None:
     store, dataset, cached = watched(packed, tmp_path)
     shard = dataset.split.shards[0]
@@ -321,12 +341,19 @@ def test_what_a_killed_process_left_is_not_counted(packed: Path, tmp_path: Path)
         target.write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
 
-    child = os.fork()
-    if child == 0:
-        store.fetch = die  # type: ignore[method-assign]
-        ShardCache(tmp_path, cached.cache_bytes).open(shard)
-    os.waitpid(child, 0)
-    assert (tmp_path / f"{shard.name}.room").exists()
+    def killed() -> None:
+        child = os.fork()
+        if child == 0:
+            store.fetch = die  # type: ignore[method-assign]
+            ShardCache(tmp_path, cached.cache_bytes).open(shard)
+        os.waitpid(child, 0)
+        assert (tmp_path / f"{shard.name}.room").exists()
+
+    killed()
+    ShardCache(tmp_path, shard.size).prefetch(shard)
+    assert (tmp_path / shard.name).exists()
+    (tmp_path / shard.name).unlink()
+    killed()
     other = dataset.split.shards[1]
     ShardCache(tmp_path, max(shard.size, other.size)).open(other).close()
     assert {path.name for path in tmp_path.glob("*.*") if path.name[0] != "."} == {other.name}
