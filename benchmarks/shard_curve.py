@@ -2,21 +2,22 @@
 
     python benchmarks/shard_curve.py MAPS
 
-MAPS is a folder of maps (``picsnet sketch PHOTOS -o MAPS``). A miniature network is trained by
-``train.py`` for a few hundred steps, with each seed from files, from shards shuffled whole (which
-gives the same crops) and from far shards of which few are shuffled together (another order). What
-seeds differ by is the measure for what orders differ by. Writes ``out/shard_curve.json`` and prints
-a table.
+MAPS is a folder of maps (``picsnet sketch PHOTOS -o MAPS``). A miniature network is trained for a
+few hundred steps, as ``train.py`` trains it, with each seed from files, from shards shuffled whole
+(which gives the same crops) and from far shards of which few are shuffled together (another order).
+What seeds differ by is the measure for what orders differ by. Writes ``out/shard_curve.json`` and
+prints a table.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import functools
+import importlib.util
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -30,12 +31,13 @@ from picsnet.sketch.shards import check_output, write_shards
 REPOSITORY = Path(__file__).resolve().parent.parent
 RUN = "sketch_ntc_lambda0.5"
 MINIATURE = [
-    "model.options={widths: [16, 16, 16], M: 16, N: 8, features: 16, width: 16}",
+    "model.options={widths: [8, 8, 8], M: 8, N: 4, features: 8, width: 8}",
     "distortion=mse",
     "lmbda=0.01",
-    "data.crop=128",
+    "data.crop=64",
     "data.batch_size=4",
     "data.val_count=16",
+    "data.workers=0",
     "optim.warmup_steps=20",
     "optim.ema_decay=0.98",
     "logging.wandb=disabled",
@@ -113,18 +115,24 @@ def _train(output: Path, seed: int, steps: int, data: list[str]) -> tuple[list[i
         *(*MINIATURE, *data, f"seed={seed}", f"output={output}"),
         *(f"trainer.max_steps={steps}", f"trainer.val_every={max(1, steps // 4)}"),
     ]
-    done = subprocess.run(
-        [sys.executable, "train.py", "--config", RUN, *overrides],
-        cwd=REPOSITORY,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise DataError(f"a training failed: {done.stderr.strip().splitlines()[-1]}")
+    config = str(REPOSITORY / "configs" / f"{RUN}.yaml")
+    with contextlib.redirect_stdout(sys.stderr):
+        status = _program().main(["--config", config, *overrides])
+    if status:
+        raise DataError("a training failed; what it said is above")
     with next((output / RUN).rglob("metrics.csv")).open() as file:
         rows = [row for row in csv.DictReader(file) if row.get("val/loss")]
-    return [int(row["step"]) for row in rows], [float(row["val/loss"]) for row in rows]
+    return [int(row["step"]) + 1 for row in rows], [float(row["val/loss"]) for row in rows]
+
+
+@functools.cache
+def _program() -> Any:
+    """``train.py``, which is no part of a package."""
+    spec = importlib.util.spec_from_file_location("train", REPOSITORY / "train.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 if __name__ == "__main__":
