@@ -113,7 +113,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
 def _train(output: Path, seed: int, steps: int, data: list[str]) -> tuple[list[int], list[float]]:
     overrides = [
         *(*MINIATURE, *data, f"seed={seed}", f"output={output}"),
-        *(f"trainer.max_steps={steps}", f"trainer.val_every={max(1, steps // 4)}"),
+        *(f"trainer.max_steps={steps}", f"trainer.val_every={max(1, steps // 4)}", "resume=never"),
     ]
     config = str(REPOSITORY / "configs" / f"{RUN}.yaml")
     with contextlib.redirect_stdout(sys.stderr):
@@ -122,7 +122,10 @@ def _train(output: Path, seed: int, steps: int, data: list[str]) -> tuple[list[i
         raise DataError("a training failed; what it said is above")
     with next((output / RUN).rglob("metrics.csv")).open() as file:
         rows = [row for row in csv.DictReader(file) if row.get("val/loss")]
-    return [int(row["step"]) + 1 for row in rows], [float(row["val/loss"]) for row in rows]
+    done = [int(row["step"]) + 1 for row in rows]
+    if not done or done[-1] != steps:
+        raise DataError(f"a training was stopped before step {steps}; start again")
+    return done, [float(row["val/loss"]) for row in rows]
 
 
 @functools.cache
