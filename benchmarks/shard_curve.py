@@ -5,8 +5,8 @@
 MAPS is a folder of maps (``picsnet sketch PHOTOS -o MAPS``). A miniature network is trained for a
 few hundred steps, as ``train.py`` trains it, with each seed from files, from shards shuffled whole
 (which gives the same crops) and from far shards of which few are shuffled together (another order).
-Runs of one seed have the same held-out maps; those of other seeds do not. Writes ``out/shard_curve.json`` and
-prints a table.
+Runs of one seed have the same held-out maps; those of other seeds do not. Writes
+``out/shard_curve.json`` and prints a table.
 """
 
 from __future__ import annotations
