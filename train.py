@@ -23,6 +23,7 @@ from picsnet.terminal import print_error
 
 if TYPE_CHECKING:
     import numpy as np
+    from lightning import LightningDataModule
     from numpy.typing import NDArray
 
     from datamodules.photos import PhotoDataModule
@@ -94,11 +95,9 @@ def train_edge(config: EdgeRunConfig) -> None:
 
 
 def train_ntc(config: NTCRunConfig) -> None:
-    """Train a sketch NTC, on maps of photographs or on maps as they are."""
+    """Train a sketch NTC, on maps of photographs, on maps as they are, or on shards of maps."""
 
-    from datamodules.maps import MapDataSettings, SketchMapDataModule, list_maps, split_maps
     from picsnet.checkpoints import load_weights
-    from picsnet.sketch import extract_folder
     from picsnet.training.callbacks import MapPanel, RateDistortionPoints, Throughput
     from picsnet.training.ntc import NTCModule, RangeNTCModule
     from picsnet.training.run import fit, resume_point, run_folder
@@ -110,6 +109,31 @@ def train_ntc(config: NTCRunConfig) -> None:
         if config.init_gain != 1:
             module.scale_latents(config.init_gain)
         module.restart_average()
+    callbacks = [Throughput(data.batch_size), MapPanel(run_folder(config)), RateDistortionPoints()]
+    fit(config, module, _maps(config), callbacks)
+
+
+def _maps(config: NTCRunConfig) -> LightningDataModule:
+    from datamodules.maps import MapDataSettings, SketchMapDataModule, list_maps, split_maps
+    from datamodules.shards import ShardMapDataModule, ShardSettings, list_shards, split_shards
+    from picsnet.sketch import extract_folder
+
+    data = config.data
+    settings = MapDataSettings(
+        crop=data.crop,
+        batch_size=data.batch_size,
+        workers=data.workers,
+        seed=config.seed,
+        total_steps=config.trainer.max_steps,
+        empty_probability=data.empty_probability,
+        scale_min=data.scale_min,
+        scale_max=data.scale_max,
+    )
+    if data.shards:
+        split = split_shards(list_shards(data.shards), data.val_count, config.seed)
+        cache_bytes = int(data.shards_cache_gb * 2**30)
+        shards = ShardSettings(Path(data.shards_cache), cache_bytes, data.shards_window)
+        return ShardMapDataModule(split, settings, shards)
     maps = [path for folder in data.maps for path in list_maps(Path(folder))]
     for folder in data.photos:
         report = extract_folder(
@@ -122,22 +146,7 @@ def train_ntc(config: NTCRunConfig) -> None:
         )
         maps += report.maps
     train_maps, val_maps = split_maps(maps, data.val_count, config.seed)
-    datamodule = SketchMapDataModule(
-        train_maps,
-        val_maps,
-        MapDataSettings(
-            crop=data.crop,
-            batch_size=data.batch_size,
-            workers=data.workers,
-            seed=config.seed,
-            total_steps=config.trainer.max_steps,
-            empty_probability=data.empty_probability,
-            scale_min=data.scale_min,
-            scale_max=data.scale_max,
-        ),
-    )
-    callbacks = [Throughput(data.batch_size), MapPanel(run_folder(config)), RateDistortionPoints()]
-    fit(config, module, datamodule, callbacks)
+    return SketchMapDataModule(train_maps, val_maps, settings)
 
 
 def train_photo_ntc(config: PhotoNTCRunConfig) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import lightning as L
@@ -20,8 +22,10 @@ from datamodules.sampling import epoch_permutation_index, position_seed
 from picsnet.errors import DataError, ImageError
 from picsnet.files import IMAGE_SUFFIXES, expand_inputs
 from picsnet.images import load_grey
+from picsnet.shards import is_grey_png
 
 Map = NDArray[np.uint8]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,57 +77,96 @@ def split_maps(maps: Sequence[Path], val_count: int, seed: int) -> tuple[list[Pa
         DataError: there are too few maps for that.
     """
     ordered = sorted(set(maps))
-    if len(ordered) <= val_count:
-        raise DataError(
-            f"{len(ordered)} maps cannot spare {val_count} for validation; "
-            "give more pictures or lower data.val_count"
-        )
-    held_out = set(np.random.default_rng(seed).permutation(len(ordered))[:val_count].tolist())
+    held_out = set(held_out_indices(len(ordered), val_count, seed).tolist())
     train = [path for index, path in enumerate(ordered) if index not in held_out]
     return train, [ordered[index] for index in sorted(held_out)]
 
 
-class _MapCache:
-    """Decoded maps, kept up to a limit: decoding costs more than cropping."""
+def held_out_indices(count: int, val_count: int, seed: int) -> NDArray[np.int64]:
+    """Which ``val_count`` of ``count`` maps are held out for validation, in rising order.
 
-    def __init__(self, paths: Sequence[Path], limit: int) -> None:
-        self.paths, self.limit = list(paths), limit
+    Raises:
+        DataError: there are too few maps for that.
+    """
+    if count <= val_count:
+        raise DataError(
+            f"{count} maps cannot spare {val_count} for validation; "
+            "give more pictures or lower data.val_count"
+        )
+    return np.sort(np.random.default_rng(seed).permutation(count)[:val_count])
+
+
+def load_map(path: Path) -> Map:
+    """A map from its file, as `picsnet.images.load_grey` reads it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+        pixels = decode_grey_png(data) if is_grey_png(data) else None
+        return load_grey(path) if pixels is None else pixels
+    except ImageError as error:
+        raise DataError(f"broken map: {error}") from None
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}); check the path and permissions"
+        ) from None
+
+
+def decode_grey_png(data: bytes) -> Map | None:
+    """Pixels of a file for which `picsnet.shards.is_grey_png` is true; None if they are damaged."""
+    # A fifth faster than Pillow; what it would print about damage, the checksums have found.
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    return None if pixels is None else np.asarray(pixels, dtype=np.uint8)
+
+
+class MapCache:
+    """Decoded maps, kept up to a limit of bytes: decoding costs more than cropping."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self._kept: dict[int, Map] = {}
         self._bytes = 0
 
-    def __getitem__(self, index: int) -> Map:
-        kept = self._kept.get(index)
+    def get(self, key: int, load: Callable[[], Map]) -> Map:
+        """The map of a key, from memory or loaded."""
+        kept = self._kept.get(key)
         if kept is not None:
             return kept
-        try:
-            pixels = load_grey(self.paths[index])
-        except ImageError as error:
-            raise DataError(f"broken map: {error}") from None
+        pixels = load()
         if self._bytes + pixels.nbytes <= self.limit:
-            self._kept[index] = pixels
+            self._kept[key] = pixels
             self._bytes += pixels.nbytes
         return pixels
 
 
-class SketchMapDataset(Dataset[Tensor]):
+class RandomCrops(Dataset[Tensor], ABC):
     """Position -> random crop (1, crop, crop), float32 in 0..1; the same position, the same crop.
 
     Raises:
         DataError: the map at a position cannot be read.
     """
 
-    def __init__(self, paths: Sequence[Path], settings: MapDataSettings) -> None:
+    def __init__(self, settings: MapDataSettings) -> None:
         self.settings = settings
-        self.count = len(paths)
         # Each worker gets its copy of this object and fills its own cache.
-        self._maps = _MapCache(paths, settings.cache_bytes // max(1, settings.workers))
+        self.cache = MapCache(settings.cache_bytes // max(1, settings.workers))
+
+    @abstractmethod
+    def map_at(self, position: int) -> Map:
+        """The map that is due at a position.
+
+        Raises:
+            DataError: it cannot be read.
+        """
 
     def __getitem__(self, position: int) -> Tensor:
         s = self.settings
         rng = np.random.default_rng(position_seed(s.seed, position))
         if rng.random() < s.empty_probability:
             return torch.zeros(1, s.crop, s.crop)
-        pixels = self._maps[epoch_permutation_index(s.seed, position, self.count)]
+        pixels = self.map_at(position)
         scale = math.exp(rng.uniform(math.log(s.scale_min), math.log(s.scale_max)))
         crop = random_crop(pixels, s.crop, scale, rng)
         if rng.random() < 0.5:
@@ -131,6 +174,18 @@ class SketchMapDataset(Dataset[Tensor]):
         if rng.random() < 0.5:
             crop = crop[::-1]
         return _to_tensor(crop)
+
+
+class SketchMapDataset(RandomCrops):
+    """Crops of maps that are files of their own, all of them shuffled together."""
+
+    def __init__(self, paths: Sequence[Path], settings: MapDataSettings) -> None:
+        super().__init__(settings)
+        self.paths = list(paths)
+
+    def map_at(self, position: int) -> Map:
+        index = epoch_permutation_index(self.settings.seed, position, len(self.paths))
+        return self.cache.get(index, lambda: load_map(self.paths[index]))
 
 
 def random_crop(pixels: Map, side: int, scale: float, rng: np.random.Generator) -> Map:
@@ -171,20 +226,30 @@ def _to_tensor(pixels: Map) -> Tensor:
 class FixedCropDataset(Dataset[Tensor]):
     """Centre crops (1, crop, crop), float32 in 0..1, for validation.
 
+    Args:
+        maps: what names a map.
+        crop: side, pixels.
+        load: from that to the map.
+
     Raises:
         DataError: a map cannot be read.
     """
 
-    def __init__(self, paths: Sequence[Path], crop: int) -> None:
-        self.paths, self.crop = list(paths), crop
+    def __init__(
+        self,
+        maps: Sequence[T],
+        crop: int,
+        load: Callable[[T], Map] = load_map,  # type: ignore[assignment]
+    ) -> None:
+        self.maps, self.crop, self.load = list(maps), crop, load
         self._crops: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.maps)
 
     def __getitem__(self, index: int) -> Tensor:
         if index not in self._crops:
-            pixels = _MapCache(self.paths, 0)[index]
+            pixels = self.load(self.maps[index])
             self._crops[index] = _to_tensor(centre_crop(pixels, self.crop))
         return self._crops[index]
 

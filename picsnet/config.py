@@ -127,10 +127,14 @@ class NTCModelConfig:
 
 @dataclass
 class NTCDataConfig:
-    """Where sketch maps come from: photographs (maps are extracted and cached) or maps."""
+    """Where sketch maps come from: photographs (maps are extracted and cached), maps, or shards."""
 
     photos: list[str] = field(default_factory=list)
     maps: list[str] = field(default_factory=list)
+    shards: list[str] = field(default_factory=list)  # folders or URLs: picsnet sketch --shards
+    shards_window: int = 16  # shards that are shuffled together; 0: all
+    shards_cache: str = ".cache/shards"  # for those of buckets
+    shards_cache_gb: float = 8.0
     sketcher: str = "bundled"
     cache: str = ".cache/maps"
     max_side: int | None = 1024
@@ -518,8 +522,17 @@ def _value_problems(config: RunConfig) -> list[str]:
                 f"data.crop is {data.crop}; MS-SSIM's five scales need crops above 160",
             ),
             (
-                bool(data.photos) != bool(data.maps),
-                "data needs photos=[FOLDER] (maps are extracted) or maps=[FOLDER], one of the two",
+                sum(map(bool, (data.photos, data.maps, data.shards))) == 1,
+                "data needs photos=[FOLDER] (maps are extracted), maps=[FOLDER] or "
+                "shards=[FOLDER_OR_URL], one of the three",
+            ),
+            (
+                data.shards_window >= 0,
+                f"data.shards_window is {data.shards_window}; it must be 1 or more, or 0 for all",
+            ),
+            (
+                data.shards_cache_gb > 0,
+                f"data.shards_cache_gb is {data.shards_cache_gb}; it must be above 0",
             ),
             (
                 0 < data.scale_min <= data.scale_max <= 1,

@@ -52,7 +52,7 @@ def test_children_win_over_parents_and_overrides_over_both() -> None:
         (["lmbda=-1", "data.crop=100"], ["lmbda is -1", "data.crop is 100"]),
         (["data.crop=128"], ["five scales"]),
         (["distortion=psnr"], ["ms-ssim, mse"]),
-        (["data.photos=[a]"], ["one of the two"]),
+        (["data.photos=[a]"], ["one of the three"]),
         (["lr"], ["key=value"]),
     ],
 )

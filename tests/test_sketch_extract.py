@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from picsnet.errors import DataError, OutputError, UsageError
 from picsnet.images import load_grey, load_rgb, save_png
@@ -39,8 +41,9 @@ def extract(
 
 
 def files(folder: Path) -> list[str]:
-    """All files, hidden ones too."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    """All files, hidden ones too, but for the lock."""
+    found = (p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+    return sorted(str(p.relative_to(folder)) for p in found)
 
 
 def test_maps_are_those_of_the_sketcher(photos: Path, spec: str, tmp_path: Path) -> None:
@@ -145,6 +148,23 @@ def test_cache_that_cannot_be_written(photos: Path, spec: str, tmp_path: Path) -
         extract(photos, spec, tmp_path / "cache")
 
 
+def test_processes_that_start_together_make_each_map_once(
+    photos: Path, spec: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = tmp_path / "cache"
+    maps_dir = extract(photos, spec, tmp_path / "other").maps_dir.name
+    (cache / maps_dir).mkdir(parents=True)
+    with ThreadPoolExecutor() as pool:
+        with FileLock(cache / maps_dir / ".lock"):
+            later = [pool.submit(extract, photos, spec, cache) for _ in range(2)]
+            said = ""
+            while said.count("another process makes maps; waiting") < 2:
+                said += capsys.readouterr().err
+            assert not files(cache)
+        reports = [job.result() for job in later]
+    assert sorted((report.done, report.reused) for report in reports) == [(0, 3), (3, 0)]
+
+
 def test_progress_is_plain_lines_where_there_is_no_terminal(
     photos: Path, spec: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,7 +211,7 @@ def test_interruption_leaves_whole_maps_and_the_same_call_goes_on(
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert b"KeyboardInterrupt" in err and b"BrokenProcessPool" not in err
-    made = [path for path in cache.rglob("*") if path.is_file()]
+    made = [cache / name for name in files(cache)]
     assert 0 < len(made) < 43
     for path in made:
         load_grey(path)

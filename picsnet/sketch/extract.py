@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from picsnet.errors import DataError, ImageError, SketcherError, UsageError
+from picsnet.errors import DataError, ImageError, OutputError, SketcherError, UsageError
 from picsnet.files import IMAGE_SUFFIXES, InputFile, expand_inputs
 from picsnet.images import MIN_SIDE, load_rgb, save_png
 
@@ -106,20 +106,55 @@ def extract_folder(
         else:
             missing.append((picture, target))
     reused = len(tally.maps)
-
-    workers = min(workers, len(missing))
-    made = (
-        _in_this_process(missing, sketcher, max_side)
-        if workers <= 1
-        else _in_processes(missing, sketcher_spec, max_side, workers)
-    )
-    with closing(made):  # Whatever happens, no worker is left behind.
-        for picture, target, reason in _shown(made, len(missing), sketcher.name, progress):
-            if reason is None:
-                tally.maps[picture] = target
-            else:
-                tally.failed[picture] = reason
+    if missing:
+        with _alone(maps_dir):
+            still = []
+            for picture, target in missing:
+                if target.is_file():  # made by another process since
+                    tally.maps[picture] = target
+                else:
+                    still.append((picture, target))
+            reused = len(tally.maps)
+            workers = min(workers, len(still))
+            made = (
+                _in_this_process(still, sketcher, max_side)
+                if workers <= 1
+                else _in_processes(still, sketcher_spec, max_side, workers)
+            )
+            with closing(made):  # Whatever happens, no worker is left behind.
+                for picture, target, reason in _shown(made, len(still), sketcher.name, progress):
+                    if reason is None:
+                        tally.maps[picture] = target
+                    else:
+                        tally.failed[picture] = reason
     return _report(photos, maps_dir, tally, reused)
+
+
+@contextmanager
+def _alone(maps_dir: Path) -> Iterator[None]:
+    """The processes of a training start together: the first makes maps, the others find them.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(maps_dir / ".lock")
+    try:
+        maps_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"picsnet: {maps_dir}: another process makes maps; waiting", file=sys.stderr)
+            lock.acquire()
+    except OSError as error:
+        raise OutputError(
+            f"{maps_dir}: cannot be written to ({error.strerror or error}); choose another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _report(photos: Path, maps_dir: Path, tally: _Tally, reused: int) -> ExtractionReport:

@@ -1,0 +1,248 @@
+"""Sketch maps in shards as training data: from a disk in place, or streamed from a bucket."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.loading import training_loader
+from datamodules.maps import (
+    FixedCropDataset,
+    Map,
+    MapDataSettings,
+    RandomCrops,
+    decode_grey_png,
+    held_out_indices,
+)
+from datamodules.sampling import WindowOrder
+from datamodules.shard_cache import Prefetcher, ShardCache
+from picsnet.errors import DataError
+from picsnet.shards import OpenShard, Shard, ShardReader, damaged, read_set
+
+OPEN_FILES = 256
+"""Shards that a worker holds open, well below what systems allow a process."""
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """How shards are read.
+
+    Attributes:
+        cache: folder for shards of buckets.
+        cache_bytes: that it may hold.
+        window: shards that are shuffled together; 0 for all.
+    """
+
+    cache: Path
+    cache_bytes: int
+    window: int
+
+
+@dataclass(frozen=True)
+class MapPlace:
+    """A map by its shard and its number in it."""
+
+    shard: Shard
+    item: int
+
+
+@dataclass(frozen=True)
+class ShardSplit:
+    """Which maps of which shards are trained on, and which are held out.
+
+    Attributes:
+        shards: all of them.
+        train: for each shard the numbers of its maps that are trained on, in rising order.
+        val: held out.
+    """
+
+    shards: list[Shard]
+    train: list[list[int]]
+    val: list[MapPlace]
+
+
+def list_shards(urls: Sequence[str]) -> list[Shard]:
+    """The shards at some paths or URLs, in order.
+
+    Raises:
+        UsageError, DataError: as `picsnet.shards.read_set`.
+    """
+    return [shard for url in urls for shard in read_set(url).shards]
+
+
+def split_shards(shards: Sequence[Shard], val_count: int, seed: int) -> ShardSplit:
+    """Hold out a fixed draw of ``val_count`` maps, by the same rule as `split_maps`.
+
+    Shards of a folder of maps thus give the split that the folder gives.
+
+    Raises:
+        DataError: there are too few maps for that.
+    """
+    train = [list(range(shard.count)) for shard in shards]
+    val = []
+    starts = [0, *accumulate(shard.count for shard in shards)]
+    for index in held_out_indices(starts[-1], val_count, seed).tolist():
+        number = int(np.searchsorted(starts, index, side="right")) - 1
+        item = index - starts[number]
+        train[number].remove(item)
+        val.append(MapPlace(shards[number], item))
+    return ShardSplit(list(shards), train, val)
+
+
+class ShardMapDataset(RandomCrops):
+    """Crops of maps that lie in shards, shuffled by `WindowOrder`.
+
+    The shards of the window at hand are on this machine; those of the next one are fetched
+    meanwhile, also where that belongs to the next pass over the maps.
+    """
+
+    def __init__(self, split: ShardSplit, settings: MapDataSettings, shards: ShardSettings) -> None:
+        super().__init__(settings)
+        self.split, self.how = split, shards
+        self.order = WindowOrder(
+            [len(items) for items in split.train], shards.window, settings.seed
+        )
+        self._starts = [0, *accumulate(len(items) for items in split.train)]
+        self._files = _WindowFiles(split.shards, self.order, shards)
+
+    def map_at(self, position: int) -> Map:
+        place = self.order.place(position)
+        self._files.enter(place.window)
+        shard = self.split.shards[place.shard]
+        item = self.split.train[place.shard][place.item]
+
+        def load() -> Map:
+            return _decoded(self._files.open(place.shard), shard, item)
+
+        return self.cache.get(self._starts[place.shard] + place.item, load)
+
+
+class _WindowFiles:
+    """Open files of one window's shards, while those of the next are fetched."""
+
+    def __init__(self, shards: list[Shard], order: WindowOrder, how: ShardSettings) -> None:
+        self.shards, self.order = shards, order
+        self.disk = ShardCache(how.cache, how.cache_bytes)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._window: int | None = None
+        self._keep: frozenset[str] = frozenset()
+        self._open: OrderedDict[int, OpenShard] = OrderedDict()
+        self._prefetcher = Prefetcher(lambda shard: self.disk.prefetch(shard, self._keep))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Files and threads do not go to other processes.
+        return {"shards": self.shards, "order": self.order, "disk": self.disk}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def enter(self, window: int) -> None:
+        """Be told which window the next map is of."""
+        if window == self._window:
+            return
+        first = self._window is None
+        self._window = window
+        at_hand = self.order.shards_of(window)
+        following = self.order.shards_of(window + 1)
+        self._keep = frozenset(self.shards[number].name for number in (*at_hand, *following))
+        for number in set(self._open) - {*at_hand, *following}:
+            self._open.pop(number).close()
+        wanted = [*at_hand, *following] if first else following
+        self._prefetcher.want(
+            [self.shards[n] for n in dict.fromkeys(wanted) if self.shards[n].store.folder is None]
+        )
+
+    def open(self, number: int) -> OpenShard:
+        """A shard of the window."""
+        file = self._open.get(number)
+        if file is None:
+            if len(self._open) >= OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            file = self._open[number] = self.disk.open(self.shards[number], self._keep)
+        self._open.move_to_end(number)
+        return file
+
+
+def load_place(place: MapPlace) -> Map:
+    """A map by itself, wherever its shard is; no more of the shard is read than its table.
+
+    Raises:
+        DataError: it cannot be read, or is damaged.
+    """
+    shard = place.shard
+    reader = ShardReader(shard, lambda offset, length: shard.store.read(shard.name, offset, length))
+    return _decoded(reader, shard, place.item)
+
+
+def _decoded(reader: ShardReader, shard: Shard, item: int) -> Map:
+    pixels = decode_grey_png(reader.png(item))
+    if pixels is None:
+        raise damaged(shard, f"map {item} of {shard.count}")
+    return pixels
+
+
+class ShardMapDataModule(L.LightningDataModule):
+    """Random crops for training, fixed ones for validation, as `SketchMapDataModule` has them.
+
+    Args:
+        split: which maps of which shards.
+        settings: crops, batches, augmentation.
+        shards: how shards are read.
+
+    Raises:
+        DataError: no validation maps, or the cache cannot hold what must be at hand.
+    """
+
+    def __init__(self, split: ShardSplit, settings: MapDataSettings, shards: ShardSettings) -> None:
+        super().__init__()
+        if not split.val:
+            raise DataError("no maps to validate on; raise data.val_count")
+        check_cache(split.shards, shards)
+        self.split, self.settings, self.shards = split, settings, shards
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        s = self.settings
+        return training_loader(
+            self,
+            ShardMapDataset(self.split, s, self.shards),
+            batch_size=s.batch_size,
+            total_steps=s.total_steps,
+            workers=s.workers,
+            seed=s.seed,
+        )
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        return DataLoader(
+            FixedCropDataset(self.split.val, self.settings.crop, load_place),
+            batch_size=self.settings.val_batch_size,
+        )
+
+
+def check_cache(shards: Sequence[Shard], how: ShardSettings) -> None:
+    """See that two windows fit: the one at hand and the one that is fetched meanwhile.
+
+    Raises:
+        DataError: they do not.
+    """
+    sizes = sorted((s.size for s in shards if s.store.folder is None), reverse=True)
+    many = len(sizes) if how.window == 0 else min(len(sizes), 2 * how.window)
+    need = sum(sizes[:many])
+    if need > how.cache_bytes:
+        mend = f"data.shards_cache_gb={need / 2**30 * 1.01:.3g} or more"
+        raise DataError(
+            f"{how.cache}: may hold {how.cache_bytes / 2**30:.3g} GB, but {many} shards "
+            f"of {need / 2**30:.3g} GB must be at hand; give {mend}, or a smaller "
+            "data.shards_window"
+        )
