@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,6 +71,20 @@ def test_export_and_back(network: SketchHyperprior, folder: Path) -> None:
     sketch = drawn_map(70, 90, 1)
     codec = SketchCodec(model)
     assert codec.decode_map(codec.encode_map(sketch)).shape == (70, 90)
+
+
+def test_a_model_without_its_prior_codes_alike(network: SketchHyperprior, folder: Path) -> None:
+    sketch = drawn_map(70, 90, 1)
+    for spec in (folder, "sketch_ntc_lambda0.5"):
+        whole, coding = load_model(spec), load_model(spec, prior=False)
+        lacks = set(whole.network.state_dict()) - set(coding.network.state_dict())
+        assert lacks and all(key.startswith(whole.network.PRIOR) for key in lacks)
+        assert coding.fingerprint == whole.fingerprint
+        data = SketchCodec(coding).encode_map(sketch)
+        assert data == SketchCodec(whole).encode_map(sketch)
+        assert np.array_equal(
+            SketchCodec(coding).decode_map(data), SketchCodec(whole).decode_map(data)
+        )
 
 
 def test_weights_alone_make_the_fingerprint_and_any_change_shows(folder: Path) -> None:

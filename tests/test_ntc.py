@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import math
 
+import compressai
 import pytest
 import torch
 
 from picsnet.errors import ConfigError
-from picsnet.ntc import ARCHITECTURES, build
+from picsnet.ntc import ARCHITECTURES, build, layers
 from picsnet.ntc.base import SketchNTC
 from picsnet.ntc.hyperprior import SCALE_STEP, SketchHyperprior
 from picsnet.ntc.tables import build_tables, gaussian_tables
@@ -28,8 +29,34 @@ def network() -> SketchHyperprior:
 def test_unknown_names_and_options_are_mistakes_in_the_configuration() -> None:
     with pytest.raises(ConfigError, match="picsnet-hyperprior"):
         build("elic")
-    with pytest.raises(ConfigError, match="do not suit"):
-        build("picsnet-hyperprior", {"K": 3})
+    for options in ({"K": 3}, {"prior": False}):
+        with pytest.raises(ConfigError, match="do not suit"):
+            build("picsnet-hyperprior", options)
+
+
+def test_layers_are_compressais() -> None:
+    """The same weights by name, the same outputs and gradients to the bit."""
+    torch.manual_seed(0)
+    for ours, theirs in (
+        (layers.ResidualBlock(6), compressai.layers.ResidualBlock(6, 6)),
+        (layers.subpel_conv3x3(6, 3, 2), compressai.layers.subpel_conv3x3(6, 3, 2)),
+        (layers.conv3x3(6, 3, stride=2), compressai.layers.conv3x3(6, 3, stride=2)),
+        (layers.LowerBound(0.1), compressai.ops.LowerBound(0.1)),
+    ):
+        ours.load_state_dict(theirs.state_dict(), strict=True)
+        x = torch.randn(2, 6, 8, 8)
+        found = []
+        for layer in (ours, theirs):
+            given = x.clone().requires_grad_()
+            out = layer(given)
+            (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+            found.append([out, given.grad, *(p.grad for p in layer.parameters())])
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_prior_tells_hyper_latents_as_compressai_does(network: SketchHyperprior) -> None:
+    prior, z = network.entropy_bottleneck, torch.randn(2, 4, 3, 5).round()
+    assert torch.equal(prior.likelihoods(z), prior(z, training=False)[1])
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,15 @@ def test_files_of_any_effort_are_read_as_usual(model: SketchModel, size: tuple[i
     data = SketchCodec(model, effort=3).encode_map(sketch)
     assert SketchCodec(model).decode_map(data).shape == size
     assert data == SketchCodec(model, effort=3).encode_map(sketch)
+
+
+def test_pictures_side_by_side_do_not_take_each_others_noise(model: SketchModel) -> None:
+    sketch = drawn_map(100, 120, 3)
+    alone = _refined(model, sketch, 3)
+    assert alone.after < alone.before
+    with ThreadPoolExecutor(3) as pool:
+        for found in pool.map(lambda _: _refined(model, sketch, 3), range(3)):
+            assert torch.equal(found.z, alone.z) and torch.equal(found.y, alone.y)
 
 
 def test_files_do_not_depend_on_what_came_before(model: SketchModel) -> None:

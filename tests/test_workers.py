@@ -78,19 +78,6 @@ def test_stages_say_where_time_went(
     assert list(row["stages"]) == ["code", "transform", "write"]
 
 
-def test_efforts_are_the_same_side_by_side(maps: Path, tmp_path: Path) -> None:
-    """Descent draws random numbers; pictures must not take each other's."""
-    some = tmp_path / "in"
-    some.mkdir()
-    for name in ("b", "d", "e"):
-        (some / f"{name}.png").write_bytes((maps / f"{name}.png").read_bytes())
-    for workers in ("1", "3"):
-        options = ("--effort", "1", "--quality", "4", "--workers", workers)
-        assert encode(some, tmp_path / workers, *options) == 0
-    for path in (tmp_path / "1").iterdir():
-        assert path.read_bytes() == (tmp_path / "3" / path.name).read_bytes()
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -164,7 +151,7 @@ def test_what_waits_is_bounded() -> None:
     assert next(begun) <= 2 * AHEAD
 
 
-def test_an_error_of_ours_ends_the_run_and_begins_nothing_else() -> None:
+def test_an_error_of_ours_ends_the_run_and_no_worker_is_left() -> None:
     begun: list[str] = []
 
     def work(source: Path, target: Path) -> batch.Record:
