@@ -214,7 +214,7 @@ def cases(
             Case("wrong type", "encode", picture, 415, options, "text/html"),
             Case("wrong parameter", "encode", picture, 400, {"quality": "much"}),
             Case("body over the limit", "encode", huge, 413, options),
-            Case("same, unannounced", "encode", huge, 413, options, chunked=True),
+            Case("same, without its length", "encode", huge, 413, options, chunked=True),
             Case("picture bomb", "encode", png_bomb, 413, options),
             Case("file bomb", "decode", black, 413),
             Case("unknown model", "decode", strange, 422),

@@ -67,7 +67,7 @@
   }
 
   function say(text, share) {
-    byId("status").textContent = text;
+    byId("status").textContent = visible(text);
     if (share === null) byId("progress").removeAttribute("value");
     else byId("progress").value = share;
   }
@@ -79,23 +79,28 @@
 
   // What was dropped.
 
-  async function take(file) {
+  function take(file) {
     if (models === null) return complain("The models are still loading; wait a moment.");
-    const first = new Uint8Array(await file.slice(0, 1).arrayBuffer())[0];
     if (file.size > models.limits.bytes) {
       return complain(`${file.name} has ${(file.size / 2 ** 20).toFixed(1)} MiB; at most ` +
         `${(models.limits.bytes / 2 ** 20).toFixed(0)} MiB are allowed.`);
     }
-    if (first === MAGIC || file.name.toLowerCase().endsWith(".pics")) return run(file, decode);
+    return run(file, codeOrDecode);
+  }
+
+  async function codeOrDecode(file, signal) {
+    const first = new Uint8Array(await file.slice(0, 1).arrayBuffer())[0];
+    if (first === MAGIC || file.name.toLowerCase().endsWith(".pics")) return decode(file, signal);
     chosen = file;
     byId("again").disabled = false;
-    return run(file, encode);
+    return encode(file, signal);
   }
 
   async function run(file, does) {
     running?.abort();
     const mine = running = new AbortController();
     complain("");
+    say(`Reading ${file.name}`, null);
     byId("work").hidden = false;
     try {
       await does(file, mine.signal);
@@ -193,6 +198,9 @@
     byId("download").setAttribute("download", `${stem(name)}.pics`);
     byId("download").textContent = `Download ${visible(stem(name))}.pics`;
     byId("download-picture").hidden = true;
+    if (byId("result").getBoundingClientRect().top > innerHeight / 2) {
+      byId("result").scrollIntoView({ block: "start" }); // on a phone it begins below the edge
+    }
     return shown;
   }
 
