@@ -5,9 +5,9 @@
     python benchmarks/inversion.py --model vit-b --device cuda --whole
 
 A CLIP with random weights is made in memory: ``mini`` (2 layers of 32) shows what a step costs
-beside arithmetic, ``vit-b`` has the text tower of ViT-B/32 and its vocabulary of 49,408. Half of
-the targets are features of random prompts, which can be reached, half are random directions, which
-cannot, as a picture's features cannot.
+beside arithmetic, ``vit-b`` has the text tower of ViT-B/32 and its vocabulary of 49,408. Targets
+are features of random prompts, which can be reached, and random directions, which cannot, as a
+picture's features cannot. Both searches begin with the same prompt.
 
 The paper's loop is PEZ as its scripts run it: one picture, one prompt, float32, 77 positions, two
 forward passes and a backward pass a step, ``--paper-steps`` of them. The similarity with which it
@@ -17,7 +17,7 @@ that of ``--timed-steps`` of its real steps, taken in turn with ours, times thei
 ``--whole`` runs it in truth, for each target.
 
 Ours is `picsnet.prompt.inversion.invert` until it has reached that similarity (``enough``), one
-picture at a time and all in one batch, and once more with its defaults from start to end. Writes
+picture at a time and ``--batch`` at once, and once more with its defaults from start to end. Writes
 ``out/inversion.json`` and prints a table.
 """
 
@@ -69,7 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Time, report; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=sorted(SIZES), default="mini")
-    parser.add_argument("--targets", type=int, default=8)
+    parser.add_argument("--prompts", type=int, default=3, help="targets that can be reached")
+    parser.add_argument("--directions", type=int, default=2, help="targets that cannot")
+    parser.add_argument(
+        "--batch", type=int, default=8, help="pictures at once: the targets in turn"
+    )
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--paper-steps", type=int, default=3000)
     parser.add_argument(
@@ -106,15 +110,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         torch.set_num_threads(args.threads)
     config = InversionConfig(tokens=args.tokens, seed=args.seed)
     reaching = dataclasses.replace(config, steps=args.steps, patience=args.steps)
-    for name in ("targets", "paper_steps", "timed_steps"):
+    for name in ("prompts", "directions", "batch", "paper_steps", "timed_steps"):
         if getattr(args, name) < 1:
             option = "--" + name.replace("_", "-")
             raise ConfigError(f"{option} is {getattr(args, name)}; it must be at least 1")
     clip = make_clip(args.model, device)
-    targets, kinds = make_targets(clip, args.targets, args.tokens)
+    targets, kinds = make_targets(clip, args.prompts, args.directions, args.tokens)
     history = _kept(
         Path(args.output).parent
-        / f"inversion-paper-{args.model}-{args.targets}x{args.tokens}-{args.paper_steps}.npy",
+        / f"inversion-paper-{args.model}-{args.prompts}-{args.directions}-{args.tokens}-"
+        f"{args.paper_steps}.npy",
         lambda: papers_similarities(clip, targets, args.tokens, args.paper_steps),
     )
     final = history[-1]
@@ -139,7 +144,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 "paper_seconds": seconds,
                 "paper_seconds_of_cpu": paper.of_cpu / steps * args.paper_steps,
                 "paper_similarity_timed": paper.result,
-                "paper_steps_to_best": int((history[:, i] < final[i]).sum()) + 1,
                 "reached": reached.similarity >= float(final[i]),
                 "steps": reached.steps,
                 "seconds": ours.seconds,
@@ -155,8 +159,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     # No picture of a batch sees another: after as many steps as the slowest needs, all are there.
     longest = max(row["steps"] for row in rows)
     together = dataclasses.replace(config, steps=longest, patience=longest)
-    batch = timed(clip, lambda: invert(clip, targets, together))
-    paper_seconds = sum(row["paper_seconds"] for row in rows)
+    turn = [i % len(rows) for i in range(args.batch)]
+    batch = timed(clip, functools.partial(invert, clip, targets[turn], together))
     return {
         "device": device if device != "cpu" else f"cpu, {torch.get_num_threads()} threads",
         "machine": platform.machine(),
@@ -169,15 +173,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "config": dataclasses.asdict(config),
         "rows": rows,
         "batch": {
-            "pictures": len(rows),
+            "pictures": args.batch,
             "steps": longest,
             "seconds": batch.seconds,
             "reached": sum(
                 found.similarity >= float(least) - 1e-5
-                for found, least in zip(batch.result, final, strict=True)
+                for found, least in zip(batch.result, final[turn], strict=True)
             ),
-            "ratio": paper_seconds / batch.seconds,
-            "ratio_of_cpu": sum(row["paper_seconds_of_cpu"] for row in rows) / batch.of_cpu,
+            "ratio": sum(rows[i]["paper_seconds"] for i in turn) / batch.seconds,
+            "ratio_of_cpu": sum(rows[i]["paper_seconds_of_cpu"] for i in turn) / batch.of_cpu,
         },
     }
 
@@ -231,15 +235,18 @@ def _kept(file: Path, make: Callable[[], NDArray[np.float64]]) -> NDArray[np.flo
     return kept
 
 
-def make_targets(clip: Clip, count: int, tokens: int) -> tuple[torch.Tensor, list[str]]:
-    """Features of random prompts and random directions, in turn."""
-    rng = np.random.default_rng(2026)  # no search begins with these prompts
+def make_targets(
+    clip: Clip, prompts: int, directions: int, tokens: int
+) -> tuple[torch.Tensor, list[str]]:
+    """Features of random prompts, then random directions; and what each is."""
     usable = sorted(set(clip.vocabulary.values()) - clip.special_ids)
-    prompts = clip.text_features(rng.choice(usable, (count, tokens)).tolist())
-    directions = torch.from_numpy(rng.standard_normal(prompts.shape)).to(prompts)
-    kinds = ["prompt" if i % 2 == 0 else "direction" for i in range(count)]
-    odd = torch.arange(count, device=prompts.device)[:, None] % 2 == 1
-    return torch.where(odd, F.normalize(directions, dim=-1), prompts), kinds
+    # The first of this generator's prompts is where the searches begin.
+    drawn = np.random.default_rng(0).choice(usable, (prompts + 1, tokens)).tolist()[1:]
+    features = clip.text_features(drawn)
+    generator = torch.Generator().manual_seed(0)
+    nobodys = torch.randn(directions, features.shape[1], generator=generator).to(features)
+    kinds = ["prompt"] * prompts + ["direction"] * directions
+    return torch.cat([features, F.normalize(nobodys, dim=-1)]), kinds
 
 
 def make_clip(name: str, device: str) -> Clip:
@@ -291,7 +298,7 @@ class _Pez:
     def __init__(self, clip: Clip, count: int, tokens: int) -> None:
         self.table = clip.embedding_table
         self._unit = F.normalize(self.table, dim=-1)[:-2]
-        rng = np.random.default_rng(1)
+        rng = np.random.default_rng([0, 0])  # as ours draws its first one
         first = torch.from_numpy(rng.integers(len(self._unit), size=(1, tokens)))
         self._prompts = self.table[first.to(self.table.device)].repeat(count, 1, 1).requires_grad_()
         self._optimiser = torch.optim.AdamW([self._prompts], lr=0.1, weight_decay=0.1)

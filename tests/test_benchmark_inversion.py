@@ -12,17 +12,18 @@ from benchmarks import inversion
 
 def test_report_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out" / "inversion.json"
-    few = ["--targets", "3", "--tokens", "4", "--paper-steps", "20", "--timed-steps", "2"]
+    few = ["--prompts", "2", "--directions", "1", "--batch", "4", "--tokens", "4"]
+    few += ["--paper-steps", "20", "--timed-steps", "2"]
     options = [*few, "--device", "cpu", "-o", str(output)]
     assert inversion.main(options) == 0
     result = json.loads(output.read_text())
-    assert [row["target"] for row in result["rows"]] == ["prompt", "direction", "prompt"]
+    assert [row["target"] for row in result["rows"]] == ["prompt", "prompt", "direction"]
     for row in result["rows"]:
         assert row["reached"] and row["default_similarity"] >= row["similarity"] - 1e-6
         assert row["paper_seconds"] == pytest.approx(20 * row["paper_step_seconds"])
         assert row["ratio"] == pytest.approx(row["paper_seconds"] / row["seconds"])
-    assert result["batch"]["reached"] == result["batch"]["pictures"] == 3
-    assert "batch of 3" in capsys.readouterr().out
+    assert result["batch"]["reached"] == result["batch"]["pictures"] == 4
+    assert "batch of 4" in capsys.readouterr().out
     # The paper's similarities are kept.
     (kept,) = output.parent.glob("inversion-paper-*.npy")
     before = kept.stat().st_mtime_ns
@@ -41,7 +42,7 @@ def test_the_papers_loop_finds_prompts() -> None:
 
 def test_what_is_left_out_of_the_papers_loop_has_no_part_in_it() -> None:
     clip = inversion.make_clip("mini", "cpu")
-    targets, _ = inversion.make_targets(clip, 3, 5)
+    targets, _ = inversion.make_targets(clip, 2, 1, 5)
     together = inversion.papers_similarities(clip, targets, 5, 25)[-1]
     for target, similarity in zip(targets, together, strict=True):
         loop = inversion.papers_loop(clip, target, 5, 25)
