@@ -126,16 +126,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
     invert(clip, targets[:1], dataclasses.replace(config, steps=1))
     papers_loop(clip, targets[0], args.tokens, 2)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, kind in enumerate(kinds):
         steps = args.paper_steps if args.whole else args.timed_steps
         target, one = targets[i], targets[i : i + 1]
         enough = dataclasses.replace(reaching, enough=float(final[i]))
         paper = timed(clip, functools.partial(papers_loop, clip, target, args.tokens, steps))
         ours = timed(clip, functools.partial(invert, clip, one, enough))
-        whole = timed(clip, functools.partial(invert, clip, one, config))
         seconds = paper.seconds / steps * args.paper_steps
-        (reached,), (ended,) = ours.result, whole.result
+        (reached,) = ours.result
         rows.append(
             {
                 "target": kind,
@@ -150,17 +149,34 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 "seconds_of_cpu": ours.of_cpu,
                 "ratio": seconds / ours.seconds,
                 "ratio_of_cpu": paper.of_cpu / steps * args.paper_steps / ours.of_cpu,
-                "default_seconds": whole.seconds,
-                "default_steps": ended.steps,
-                "default_similarity": ended.similarity,
-                "default_ratio": seconds / whole.seconds,
             }
         )
+        _note(rows[-1], "target", "similarity", "seconds", "steps", "ratio", "ratio_of_cpu")
     # No picture of a batch sees another: after as many steps as the slowest needs, all are there.
     longest = max(row["steps"] for row in rows)
     together = dataclasses.replace(config, steps=longest, patience=longest)
     turn = [i % len(rows) for i in range(args.batch)]
     batch = timed(clip, functools.partial(invert, clip, targets[turn], together))
+    batch_row = {
+        "pictures": args.batch,
+        "steps": longest,
+        "seconds": batch.seconds,
+        "reached": sum(
+            found.similarity >= float(least) - 1e-5
+            for found, least in zip(batch.result, final[turn], strict=True)
+        ),
+        "ratio": sum(rows[i]["paper_seconds"] for i in turn) / batch.seconds,
+        "ratio_of_cpu": sum(rows[i]["paper_seconds_of_cpu"] for i in turn) / batch.of_cpu,
+    }
+    _note(batch_row, *batch_row)
+    for i, row in enumerate(rows):
+        whole = timed(clip, functools.partial(invert, clip, targets[i : i + 1], config))
+        row["default_seconds"] = whole.seconds
+        row["default_steps"] = whole.result[0].steps
+        row["default_similarity"] = whole.result[0].similarity
+        row["default_ratio"] = row["paper_seconds"] / whole.seconds
+        row["default_ratio_of_cpu"] = row["paper_seconds_of_cpu"] / whole.of_cpu
+        _note(row, "target", "default_similarity", "default_ratio", "default_ratio_of_cpu")
     return {
         "device": device if device != "cpu" else f"cpu, {torch.get_num_threads()} threads",
         "machine": platform.machine(),
@@ -172,17 +188,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "paper_steps_timed": args.paper_steps if args.whole else args.timed_steps,
         "config": dataclasses.asdict(config),
         "rows": rows,
-        "batch": {
-            "pictures": args.batch,
-            "steps": longest,
-            "seconds": batch.seconds,
-            "reached": sum(
-                found.similarity >= float(least) - 1e-5
-                for found, least in zip(batch.result, final[turn], strict=True)
-            ),
-            "ratio": sum(rows[i]["paper_seconds"] for i in turn) / batch.seconds,
-            "ratio_of_cpu": sum(rows[i]["paper_seconds_of_cpu"] for i in turn) / batch.of_cpu,
-        },
+        "batch": batch_row,
     }
 
 
@@ -198,7 +204,7 @@ def table(result: dict[str, Any]) -> str:
             f"(CPU {row['ratio_of_cpu']:.1f}); defaults {row['default_seconds']:6.1f} s to "
             f"{row['default_similarity']:.4f}"
         )
-    for name in ("ratio", "ratio_of_cpu", "default_ratio"):
+    for name in ("ratio", "ratio_of_cpu", "default_ratio", "default_ratio_of_cpu"):
         values = [row[name] for row in rows]
         median = statistics.median(values)
         lines.append(f"{name}: median {median:.1f}, {min(values):.1f} to {max(values):.1f}")
@@ -353,6 +359,13 @@ def papers_similarities(
         seen.append(similarity.detach().cpu().double().numpy())
     history: NDArray[np.float64] = np.maximum.accumulate(np.stack(seen))
     return history
+
+
+def _note(row: dict[str, Any], *keys: str) -> None:
+    """What has been measured so far, for those who wait."""
+    values = (f"{row[key]:.4g}" if isinstance(row[key], float) else row[key] for key in keys)
+    parts = (f"{key} {value}" for key, value in zip(keys, values, strict=True))
+    print(", ".join(parts), file=sys.stderr, flush=True)
 
 
 def _now(clip: Clip) -> float:

@@ -75,23 +75,26 @@ def test_passes_of_a_step(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_emptied_places_tell_what_exchanges_bring(clip: Clip) -> None:
-    """What the gradient at an emptied place promises is nearly what comes true of it."""
-    rng = np.random.default_rng(3)
-    usable = np.array(sorted(set(clip.vocabulary.values()) - clip.special_ids))
+    """Around good prompts, what is promised of all tokens is nearly what comes true of them.
+
+    By the gradient at the prompt itself the correlation here is 0.2.
+    """
     vocabulary = _Vocabulary.of(clip)
-    search = _Search(clip, vocabulary, clip.text_features(planted(clip, 1, seed=3)), QUICK)
-    gain = search._emptied_gradient(torch.arange(4)[None])[0] @ vocabulary.rows.T
-    (base,) = vocabulary.ids[search._tokens].tolist()
-    promised, true = [], []
-    for place in range(4):
-        for token in rng.choice(len(usable), 40, replace=False):
-            row = [*base]
-            row[place] = int(usable[token])
-            promised.append(float(gain[place, token]))
-            true.append(float(clip.text_features([row])[0] @ search._targets[0]))
-        promised[-40:] -= np.mean(promised[-40:])
-        true[-40:] -= np.mean(true[-40:])
-    assert np.corrcoef(promised, true)[0, 1] > 0.75
+    correlations = []
+    for seed in range(3):
+        search = _Search(
+            clip, vocabulary, clip.text_features(planted(clip, 1, seed=3 + seed)), QUICK
+        )
+        for _ in range(6):
+            search.step()
+        search._tokens = search._best_tokens
+        promised = search._emptied_gradient(torch.arange(4)[None])[0] @ vocabulary.rows.T
+        for place in range(4):
+            rows = search._tokens.repeat(len(vocabulary.ids), 1)
+            rows[:, place] = torch.arange(len(rows))
+            true = clip.text_features(vocabulary.ids[rows].tolist()) @ search._targets[0]
+            correlations.append(np.corrcoef(promised[place], true)[0, 1])
+    assert np.mean(correlations) > 0.6, correlations
 
 
 def test_the_same_seed_the_same_prompt(clip: Clip) -> None:
