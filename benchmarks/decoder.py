@@ -237,6 +237,7 @@ def measure(folder: Path, device: str, args: argparse.Namespace) -> dict[str, An
                 row["relative_of_cpu"] = row["cpu_seconds"] / of_cpu
                 row["difference"] = difference(pictures, compared)
                 rows.append({"name": name, **row})
+                print(f"{name}, {count}: {row['seconds']:.3f} s", file=sys.stderr, flush=True)
         except RuntimeError as error:  # a compiler that fails costs one row, not the run
             if name == "stock":
                 raise

@@ -83,7 +83,9 @@ def test_compiled_networks_draw_the_same(
     monkeypatch.setattr(torch, "compile", traced)
     fast = decoder(miniature_decoder, DecoderSpeed(compile="reduce-overhead"))
     assert apart(fast.draw(DRAWINGS, [(96, 64)]), plain) <= 0.1
-    assert modes == ["reduce-overhead"] * 3  # U-Net, ControlNet, the VAE's decoder
+    # U-Net, ControlNet, and the VAE's decoder, which no CUDA graph may hold.
+    expected = ["reduce-overhead", "reduce-overhead", "default"]
+    assert modes == expected
     traced_once = len(graphs)
     assert traced_once >= 3
     fast.draw(DRAWINGS[::-1], [(96, 64)])
@@ -91,7 +93,7 @@ def test_compiled_networks_draw_the_same(
     # The pipeline without sketches shares what was compiled.
     fast.load(control=False)
     assert fast._pipeline(False).unet is fast._pipeline(True).unet
-    assert modes == ["reduce-overhead"] * 3
+    assert modes == expected
 
 
 def test_sketches_and_prompts_are_looked_at_once(miniature_decoder: Path) -> None:

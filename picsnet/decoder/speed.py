@@ -118,7 +118,10 @@ def _compile(pipeline: Any, mode: str) -> None:
             setattr(pipeline, name, torch.compile(part, mode=mode, dynamic=False))
     decoder = pipeline.vae.decoder
     if not hasattr(decoder, "_orig_mod"):
-        pipeline.vae.decoder = torch.compile(decoder, mode=mode, dynamic=False)
+        # Slices and tiles go through it in turn and are put together afterwards: in a CUDA graph
+        # each would be written over the last.
+        own = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}
+        pipeline.vae.decoder = torch.compile(decoder, mode=own.get(mode, mode), dynamic=False)
 
 
 def _networks(pipeline: Any) -> dict[str, Any]:
