@@ -256,11 +256,11 @@ class _Search:
         self._home = self._tokens.clone()
         self._home_similarity = torch.full((len(self._tokens),), _NONE, device=clip.device)
         # By picture.
-        self._places = torch.arange(pictures, device=clip.device)
+        self._pictures = torch.arange(pictures, device=clip.device)
         self._best_tokens = first[:1].repeat(pictures, 1)
         self.best = torch.full((pictures,), _NONE, device=clip.device)
         self._mark = self.best.clone()
-        self._marked_at = torch.zeros_like(self._places)
+        self._marked_at = torch.zeros_like(self._pictures)
         self._step = 0
 
     def step(self) -> None:
@@ -289,7 +289,7 @@ class _Search:
         if not finished.any():
             return {}
         ids = self._vocabulary.ids[self._best_tokens[finished]].tolist()
-        taken = zip(self._places[finished].tolist(), ids, self.best[finished].tolist(), strict=True)
+        taken = zip(self._pictures[finished].tolist(), ids, self.best[finished].tolist(), strict=True)
         found = {place: Inversion(row, best, self._step) for place, row, best in taken}
         self._keep(~finished)
         return found
@@ -392,7 +392,7 @@ class _Search:
 
     def _keep(self, mask: Tensor) -> None:
         """Go on with some of the pictures."""
-        for name in ("_places", "_best_tokens", "best", "_mark", "_marked_at"):
+        for name in ("_pictures", "_best_tokens", "best", "_mark", "_marked_at"):
             setattr(self, name, getattr(self, name)[mask])
         chains = mask.repeat_interleave(self._config.restarts)
         for name in ("_targets", "_tokens", "_untouched", "_home", "_home_similarity"):
