@@ -289,8 +289,11 @@ class _Search:
         if not finished.any():
             return {}
         ids = self._vocabulary.ids[self._best_tokens[finished]].tolist()
-        taken = zip(self._pictures[finished].tolist(), ids, self.best[finished].tolist(), strict=True)
-        found = {place: Inversion(row, best, self._step) for place, row, best in taken}
+        pictures, best = self._pictures[finished].tolist(), self.best[finished].tolist()
+        found = {
+            picture: Inversion(row, similarity, self._step)
+            for picture, row, similarity in zip(pictures, ids, best, strict=True)
+        }
         self._keep(~finished)
         return found
 
