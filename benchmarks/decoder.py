@@ -1,35 +1,66 @@
-"""Time and memory of the diffusion decoder in its true size, with random weights.
+"""Time, memory and likeness of the diffusion decoder against stock diffusers, in its true size.
 
-    python benchmarks/decoder.py --device cuda --candidates 1 4 8
-    python benchmarks/decoder.py --device cpu --steps 2 --candidates 1
+    python benchmarks/decoder.py --device cuda --candidates 1 8 --repeat 3          # all, on a GPU
+    python benchmarks/decoder.py --device cpu --size 256 --steps 2 --candidates 1 2
 
 builds Stable Diffusion 2.1 (base) with the ControlNet that goes with it from their configurations,
-saves the folder once (3.4 GB, half precision), loads it through `picsnet.decoder` as a user's
-folder is loaded, and draws. Neither time nor memory depends on the weights' values. Writes
-``out/decoder.json`` and prints a table.
+saves the folder once (3.4 GB, half precision), and draws with it, in turn:
+
+* ``stock``: diffusers' own pipeline, from texts, in half precision on a GPU, UniPC, guidance 9,
+  candidates one after the other;
+* ``ours``: the folder through `picsnet.decoder` as a user's, all candidates at once, with nothing
+  of `DecoderSpeed`; then each of its choices by itself, and ``all`` that pay on a GPU together;
+* ``few``: one step without guidance (Euler, trailing), as SD-Turbo is run, likewise.
+
+The time of a draw is from prompt and sketch to bytes of pictures; models are loaded and compiled
+before. Difference is the mean absolute difference from the stock pictures of the same candidates
+(of ``few``: from its plain pictures), in levels of 255. Neither time nor memory depends on the
+weights' values, which are random. Writes ``out/decoder.json`` and prints a table.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import gc
 import json
 import platform
 import resource
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from picsnet.decoder.diffusion import DiffusionDecoder, Drawing
-from picsnet.decoder.spec import DecoderSettings, DecoderSpec
+from picsnet.decoder.spec import DecoderSettings, DecoderSpec, DecoderSpeed
 from picsnet.devices import check_device, inference_dtype
-from picsnet.errors import PicsnetError
+from picsnet.errors import ConfigError, PicsnetError
 from picsnet.files import atomic_write
 
+PLAIN = DecoderSpeed(layout="contiguous")
+VARIANTS: dict[str, DecoderSpeed] = {
+    "ours": PLAIN,
+    "channels_last": DecoderSpeed(layout="channels_last"),
+    "fuse_qkv": DecoderSpeed(layout="contiguous", fuse_qkv=True),
+    "vae_bf16": DecoderSpeed(layout="contiguous", vae="bf16"),
+    "vae_batch": DecoderSpeed(layout="contiguous", vae_batch=True),
+    "compile": DecoderSpeed(layout="contiguous", compile="default"),
+    "cuda_graphs": DecoderSpeed(layout="contiguous", compile="reduce-overhead"),
+    "all": DecoderSpeed(layout="channels_last", fuse_qkv=True, compile="max-autotune"),
+}
+"""Of our decoder, by name."""
+COMPILED = [name for name, speed in VARIANTS.items() if speed.compile != "none"]
+FEW = DecoderSettings(steps=1, guidance=0.0, scheduler="euler-trailing", negative="")
+"""As preset sd-turbo-hed."""
+Pictures = list[NDArray[np.uint8]]
+
+PROMPT = "a photo of a red house"
 VOCABULARY = 49408
 TEXT: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -69,13 +100,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--size", type=int, default=512, help="pixels of the square picture")
-    parser.add_argument("--candidates", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--repeat", type=int, default=1, help="runs; the median is reported")
+    parser.add_argument("--candidates", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--repeat", type=int, default=1, help="draws; their median is reported")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=[*VARIANTS, "few"],
+        help="beside stock and ours (default: all; without a GPU those that compile are left out)",
+    )
     parser.add_argument("--folder", default="out/sd21-random", help="kept between runs")
     parser.add_argument("-o", "--output", default="out/decoder.json")
     args = parser.parse_args(arguments)
     try:
         device = check_device(args.device)
+        for name in ("repeat", "steps"):
+            if getattr(args, name) < 1:
+                raise ConfigError(f"--{name} is {getattr(args, name)}; it must be at least 1")
         build(Path(args.folder))
         result = measure(Path(args.folder), device, args)
         with atomic_write(Path(args.output)) as part:
@@ -84,12 +124,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"decoder.py: error: {error}", file=sys.stderr)
         return error.exit_status
     print(f"{result['device']}, {result['dtype']}, {args.size}x{args.size}, {args.steps} steps")
-    print(f"load {result['load_seconds']:.1f} s, identity {result['identity_seconds']:.1f} s")
     for row in result["rows"]:
         print(
-            f"{row['mode']:<5} {row['candidates']:>3} candidates: {row['seconds']:8.2f} s, "
-            f"{row['seconds_per_picture']:7.2f} s a picture, peak {row['peak_gib']:.1f} GiB"
+            f"{row['name']:<17} {row['candidates']:>3} candidates: {row['seconds']:8.3f} s, "
+            f"{row['seconds_per_picture']:7.3f} s a picture, {row['relative']:5.2f} of the time "
+            f"(CPU {row['relative_of_cpu']:5.2f}), peak {row['peak_gib']:5.1f} GiB, "
+            f"difference {row['difference']:.3f}/255"
         )
+    for name, reason in result["failed"].items():
+        print(f"{name}: failed: {reason}")
     return 0
 
 
@@ -110,12 +153,17 @@ def build(folder: Path) -> None:
     torch.set_default_dtype(torch.float16)
     try:
         unet = UNet2DConditionModel(**UNET)
+        control = ControlNetModel.from_unet(unet)
+        # A new ControlNet's outputs are zero: with those, a sketch would change nothing.
+        outputs = (*control.controlnet_down_blocks, control.controlnet_mid_block)
+        for block in (*outputs, control.controlnet_cond_embedding.conv_out):
+            torch.nn.init.normal_(block.weight, std=0.02)
         pipeline: Any = StableDiffusionControlNetPipeline(
             tokenizer=_tokenizer(folder),
             text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT)),
             vae=AutoencoderKL(**VAE),
             unet=unet,
-            controlnet=ControlNetModel.from_unet(unet),
+            controlnet=control,
             scheduler=PNDMScheduler(
                 beta_start=0.00085,
                 beta_end=0.012,
@@ -150,33 +198,55 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def measure(folder: Path, device: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and peak memory of PIC and PICS by the number of candidates."""
-    settings = DecoderSettings(steps=args.steps)
-    spec = DecoderSpec(name="sd21-random", pipeline=str(folder), settings=settings)
-    decoder = DiffusionDecoder(spec, device)
+    """Seconds, peak memory and likeness of all variants by the number of candidates."""
     sketch = np.zeros((args.size, args.size), np.uint8)
     sketch[::40] = 200
-    identity = _seconds(lambda: decoder.identity(control=True), device)
-    load = _seconds(lambda: decoder.load(control=True), device)
-    rows = []
-    for mode, given in (("pics", sketch), ("pic", None)):
-        for count in args.candidates:
-            drawings = [Drawing([400] * 16, given, k) for k in range(count)]
-            decoder.draw(drawings[:1], [(args.size, args.size)]) if device != "cpu" else None
-            _reset_peak(device)
-            seconds = statistics.median(
-                _seconds(lambda d=drawings: decoder.draw(d, [(args.size, args.size)]), device)  # type: ignore[misc]
-                for _ in range(args.repeat)
-            )
-            rows.append(
-                {
-                    "mode": mode,
-                    "candidates": count,
-                    "seconds": seconds,
-                    "seconds_per_picture": seconds / count,
-                    "peak_gib": _peak_gib(device),
-                }
-            )
+    names = args.variants or [
+        name for name in [*VARIANTS, "few"] if device.startswith("cuda") or name not in COMPILED
+    ]
+    names = ["ours", *(name for name in names if name != "ours")]
+    settings = DecoderSettings(steps=args.steps, size=args.size)
+    runs: dict[str, Callable[[], Callable[[int], Pictures]]] = {
+        "stock": functools.partial(_stock, folder, device, settings, sketch)
+    }
+    for name in names:
+        if name != "few":
+            speed = VARIANTS[name]
+            runs[name] = functools.partial(_ours, folder, device, settings, speed, sketch)
+    if "few" in names:
+        runs["few"] = functools.partial(_ours, folder, device, FEW, PLAIN, sketch)
+        for name in names:
+            if name in COMPILED:
+                speed = VARIANTS[name]
+                runs[f"few, {name}"] = functools.partial(_ours, folder, device, FEW, speed, sketch)
+    rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    reference: dict[tuple[str, int], tuple[Pictures, float, float]] = {}
+    for name, make in runs.items():
+        try:
+            draw = make()
+            for count in args.candidates:
+                row, pictures = _timed(draw, count, device, args.repeat)
+                base = "few" if name.startswith("few") else "stock"
+                own = (pictures, row["seconds"], row["cpu_seconds"])
+                reference.setdefault((base, count), own)
+                # What few steps draw has no counterpart: it is held against stock in time only.
+                compared, *_ = reference[base, count]
+                _, seconds, of_cpu = reference["stock", count]
+                row["relative"] = row["seconds"] / seconds
+                row["relative_of_cpu"] = row["cpu_seconds"] / of_cpu
+                row["difference"] = difference(pictures, compared)
+                rows.append({"name": name, **row})
+                print(f"{name}, {count}: {row['seconds']:.3f} s", file=sys.stderr, flush=True)
+        except RuntimeError as error:  # a compiler that fails costs one row, not the run
+            if name == "stock":
+                raise
+            failed[name] = " ".join(str(error).split())[:200]
+        draw = None  # type: ignore[assignment]
+        gc.collect()
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        torch._dynamo.reset()
     return {
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
         "dtype": str(inference_dtype(device)).removeprefix("torch."),
@@ -185,18 +255,102 @@ def measure(folder: Path, device: str, args: argparse.Namespace) -> dict[str, An
         "threads": torch.get_num_threads(),
         "size": args.size,
         "steps": args.steps,
-        "load_seconds": load,
-        "identity_seconds": identity,
         "rows": rows,
+        "failed": failed,
     }
 
 
-def _seconds(work: Any, device: str) -> float:
-    start = time.perf_counter()
+def difference(pictures: Pictures, others: Pictures) -> float:
+    """Mean absolute difference, levels of 255."""
+    apart = [np.abs(a.astype(int) - b).mean() for a, b in zip(pictures, others, strict=True)]
+    return float(np.mean(apart))
+
+
+def _timed(
+    draw: Callable[[int], Pictures], count: int, device: str, repeat: int
+) -> tuple[dict[str, Any], Pictures]:
+    """A row of the table, and what was drawn; on a GPU after one draw to warm up or compile."""
+    warm = _seconds(lambda: draw(count), device)[0] if device.startswith("cuda") else None
+    _reset_peak(device)
+    pictures: Pictures = []
+
+    def once() -> None:
+        pictures[:] = draw(count)
+
+    times = [_seconds(once, device) for _ in range(repeat)]
+    seconds, of_cpu = (statistics.median(column) for column in zip(*times, strict=True))
+    row = {
+        "candidates": count,
+        "seconds": seconds,
+        "seconds_per_picture": seconds / count,
+        "cpu_seconds": of_cpu,
+        "first_seconds": warm,
+        "peak_gib": _peak_gib(device),
+    }
+    return row, list(pictures)
+
+
+def _ours(
+    folder: Path,
+    device: str,
+    settings: DecoderSettings,
+    speed: DecoderSpeed,
+    sketch: NDArray[np.uint8],
+) -> Callable[[int], Pictures]:
+    spec = DecoderSpec(name="sd21-random", pipeline=str(folder), settings=settings, speed=speed)
+    decoder = DiffusionDecoder(spec, device)
+    decoder.load(control=True)
+    ids = decoder.tokenize(PROMPT)
+    height, width = sketch.shape
+
+    def draw(count: int) -> Pictures:
+        return decoder.draw([Drawing(ids, sketch, k) for k in range(count)], [(width, height)])
+
+    return draw
+
+
+def _stock(
+    folder: Path, device: str, settings: DecoderSettings, sketch: NDArray[np.uint8]
+) -> Callable[[int], Pictures]:
+    """As diffusers' documentation runs it, and as often as there are candidates."""
+    from diffusers import StableDiffusionControlNetPipeline, UniPCMultistepScheduler
+    from torchvision.transforms.functional import adjust_sharpness
+
+    pipeline: Any = StableDiffusionControlNetPipeline.from_pretrained(
+        folder, dtype=inference_dtype(device), local_files_only=True
+    )
+    pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(device)
+    sharp = adjust_sharpness(torch.tensor(sketch)[None].float() / 255, settings.sharpness)
+    control = ((sharp * 255).clamp(0, 255).floor() / 255).expand(3, -1, -1)[None]
+    height, width = sketch.shape
+
+    def one(candidate: int) -> NDArray[np.uint8]:
+        picture = pipeline(
+            f"{PROMPT}, {settings.suffix}",
+            image=control,
+            negative_prompt=settings.negative,
+            guidance_scale=settings.guidance,
+            num_inference_steps=settings.steps,
+            width=width,
+            height=height,
+            generator=torch.Generator("cpu").manual_seed(candidate),
+            output_type="np",
+        ).images[0]
+        pixels: NDArray[np.uint8] = np.rint(picture * 255).astype(np.uint8)
+        return pixels
+
+    return lambda count: [one(candidate) for candidate in range(count)]
+
+
+def _seconds(work: Any, device: str) -> tuple[float, float]:
+    """Of the clock, and of the processor's cores together."""
+    start, cpu = time.perf_counter(), time.process_time()
     work()
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - cpu
 
 
 def _reset_peak(device: str) -> None:

@@ -261,8 +261,7 @@ class DiffusionDecoder:
             "output_type": "np",
         }
         if settings.guidance > 1:
-            negative = self._embed_text(settings.negative)
-            arguments["negative_prompt_embeds"] = negative.expand(len(drawings), -1, -1)
+            arguments["negative_prompt_embeds"] = self._negative.expand(len(drawings), -1, -1)
         if sketches:
             arguments["controlnet_conditioning_scale"] = settings.control_scale
         pictures: list[NDArray[np.uint8]] = []
@@ -348,11 +347,17 @@ class DiffusionDecoder:
                 )
             # An empty prompt leaves the suffix without its comma.
             suffix = self._suffix if ids else self._ids_of(self.spec.settings.suffix)
-            rows.append([*ids, *suffix])
-        return self._embed_ids(rows)
+            rows.append((*ids, *suffix))
+        # Candidates of one picture have one prompt.
+        distinct = list(dict.fromkeys(rows))
+        states = self._embed_ids(distinct)
+        return states[[distinct.index(row) for row in rows]]
 
-    def _embed_text(self, text: str) -> Tensor:
-        return self._embed_ids([self._ids_of(text)[: self.tokenizer.model_max_length - 2]])
+    @functools.cached_property
+    def _negative(self) -> Tensor:
+        """(1, 77, D) of the negative prompt."""
+        ids = self._ids_of(self.spec.settings.negative)
+        return self._embed_ids([ids[: self.tokenizer.model_max_length - 2]])
 
     def _embed_ids(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Hidden states of the text encoder, as the pipeline itself would take them."""

@@ -13,6 +13,7 @@ import torch
 
 from picsnet.decoder.files import controlnet_variant
 from picsnet.decoder.spec import DecoderSpec
+from picsnet.decoder.speed import make_faster
 from picsnet.devices import inference_dtype
 from picsnet.errors import ModelError
 
@@ -64,6 +65,8 @@ def load_parts(folder: Path, spec: DecoderSpec, tokenizer: Any, device: str) -> 
 def assemble(parts: dict[str, Any], control: Path | None, spec: DecoderSpec, device: str) -> Any:
     """Stable Diffusion's pipeline on its device, with a ControlNet if its folder is given.
 
+    It is made as fast as the spec says, and what other pipelines share of it with it.
+
     Raises:
         ModelError: the ControlNet cannot be loaded.
     """
@@ -84,8 +87,9 @@ def assemble(parts: dict[str, Any], control: Path | None, spec: DecoderSpec, dev
             pipeline = StableDiffusionControlNetPipeline(
                 **shared, controlnet=network, requires_safety_checker=False
             )
-    pipeline.vae.enable_slicing()
-    return _placed(pipeline, device)
+    _placed(pipeline, device)
+    make_faster(pipeline, spec.speed, device)
+    return pipeline
 
 
 def for_redrawing(pipeline: Any, device: str) -> Any:

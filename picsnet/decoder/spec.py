@@ -21,6 +21,9 @@ from picsnet.shipped import SPEC_FILE
 SCHEDULERS = ("unipc", "ddim", "dpmsolver", "euler", "euler-trailing", "lcm", "own")
 PROMPT_SOURCES = ("inversion", "caption", "palette", "none")
 JUDGES = ("clip", "colour")
+LAYOUTS = ("auto", "contiguous", "channels_last")
+VAE_TYPES = ("own", "bf16")
+COMPILERS = ("none", "default", "reduce-overhead", "max-autotune")
 MAX_CANDIDATES = 32
 
 
@@ -60,6 +63,30 @@ class DecoderSettings:
 
 
 @dataclass(frozen=True)
+class DecoderSpeed:
+    """How a machine draws the same pictures: no part of a decoder's identity.
+
+    Pictures differ in what floating-point sums round to, by much less than 1/255 on average (by
+    about that with ``vae``: bf16). A sender and a receiver that are to agree in every bit need the
+    same values here.
+
+    Attributes:
+        layout: of activations and weights: one of `LAYOUTS`; "auto" is channels_last on CUDA.
+        fuse_qkv: query, key and value of an attention as one matrix product.
+        vae: type of the VAE's decoder: "own" as the rest, or "bf16".
+        vae_batch: all candidates through the VAE at once, not one by one: more memory.
+        compile: one of `COMPILERS`: "none", or a mode of torch.compile. It takes minutes with the
+            first picture of each size and number of candidates.
+    """
+
+    layout: str = "auto"
+    fuse_qkv: bool = False
+    vae: str = "own"
+    vae_batch: bool = False
+    compile: str = "none"
+
+
+@dataclass(frozen=True)
 class DecoderSpec:
     """A decoder by its parts.
 
@@ -82,6 +109,7 @@ class DecoderSpec:
         licence: of the weights.
         gigabytes: of what is fetched, an estimate where it could not be looked up.
         settings: how it is run.
+        speed: how fast, and at what cost in memory and time to start.
     """
 
     name: str
@@ -98,6 +126,7 @@ class DecoderSpec:
     licence: str = "unknown"
     gigabytes: float | None = None
     settings: DecoderSettings = field(default_factory=DecoderSettings)
+    speed: DecoderSpeed = field(default_factory=DecoderSpeed)
 
 
 _SD21 = DecoderSpec(
@@ -169,7 +198,7 @@ def load_spec(source: str, overrides: Sequence[str] = ()) -> DecoderSpec:
         source: the name of a preset or of a decoder that ships; a YAML file with `DecoderSpec`'s
             keys; a pipeline's folder (whose own ``picsnet.yaml`` is read if there is one); or a hub
             id, OWNER/NAME[@REVISION].
-        overrides: ``key=value`` for settings, e.g. ``steps=10``.
+        overrides: ``key=value`` for settings and speed, e.g. ``steps=10``.
 
     Raises:
         ConfigError: an unknown name or key, or a value that cannot work; all problems in one line.
@@ -177,7 +206,12 @@ def load_spec(source: str, overrides: Sequence[str] = ()) -> DecoderSpec:
     spec = _find(source)
     if overrides:
         values = _parse_overrides(overrides)
-        spec = dataclasses.replace(spec, settings=_settings(values, spec.settings, "--decoder-set"))
+        fast = {key: values.pop(key) for key in [*values] if key in _names(DecoderSpeed)}
+        spec = dataclasses.replace(
+            spec,
+            settings=_settings(values, spec.settings, "--decoder-set"),
+            speed=_speed(fast, spec.speed, "--decoder-set"),
+        )
     return spec
 
 
@@ -219,6 +253,7 @@ def _from_yaml(path: Path) -> DecoderSpec:
         raise ConfigError(f"{path}: must hold a mapping of keys to values")
     given: dict[str, Any] = {str(key): value for key, value in values.items()}
     settings = _settings(given.pop("settings", None) or {}, DecoderSettings(), str(path))
+    speed = _speed(given.pop("speed", None) or {}, DecoderSpeed(), str(path))
     given.setdefault("name", path.parent.name if path.name == SPEC_FILE else path.stem)
     if path.name == SPEC_FILE:
         given.setdefault("pipeline", ".")
@@ -238,7 +273,7 @@ def _from_yaml(path: Path) -> DecoderSpec:
         beside = path.parent / str(given.get(key))
         if given.get(key) is not None and beside.is_dir():
             given[key] = str(beside)
-    return DecoderSpec(settings=settings, **given)
+    return DecoderSpec(settings=settings, speed=speed, **given)
 
 
 def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -263,6 +298,25 @@ def _settings(values: dict[str, Any], base: DecoderSettings, where: str) -> Deco
     return base
 
 
+def _speed(values: dict[str, Any], base: DecoderSpeed, where: str) -> DecoderSpeed:
+    problems = _problems(values, DecoderSpeed)
+    if not problems:
+        base = dataclasses.replace(base, **values)
+        allowed = {"layout": LAYOUTS, "vae": VAE_TYPES, "compile": COMPILERS}
+        problems = [
+            f"{key} {getattr(base, key)!r}; one of {', '.join(names)}"
+            for key, names in allowed.items()
+            if getattr(base, key) not in names
+        ]
+    if problems:
+        raise ConfigError(f"{where}: {'; '.join(problems)}")
+    return base
+
+
+def _names(schema: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(schema)]
+
+
 def _as_number(key: str, value: Any) -> Any:
     """Whole numbers serve as floats; nothing as an empty text."""
     kind = {f.name: f.type for f in dataclasses.fields(DecoderSettings)}.get(key)
@@ -272,6 +326,7 @@ def _as_number(key: str, value: Any) -> Any:
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
     "int": (int,),
     "float": (float,),
     "str": (str,),
@@ -288,7 +343,9 @@ def _problems(values: dict[str, Any], schema: type) -> list[str]:
         if key not in kinds:
             near = difflib.get_close_matches(key, kinds, n=1, cutoff=0.4)
             problems.append(f"unknown key {key}" + (f" (nearest: {near[0]})" if near else ""))
-        elif not isinstance(value, _KINDS[kinds[key]]) or isinstance(value, bool):
+        elif not isinstance(value, _KINDS[kinds[key]]) or (
+            isinstance(value, bool) and kinds[key] != "bool"
+        ):
             problems.append(f"{key} is {value!r}; it must be of type {kinds[key]}")
     return problems
 
