@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -213,3 +214,24 @@ def test_a_worker_that_dies_costs_one_request_and_the_next_is_loaded(service: Se
     assert service.stop() == 0  # while models are loading, too
     assert any("was replaced: died" in line for line in service.lines)
     assert not any("Traceback" in line for line in service.lines)
+
+
+def test_it_stops_though_nobody_reads_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    command = [sys.executable, "-m", "picsnet", "serve", "--port", "0", "--decoder", "none"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    address = process.stderr.readline().split()[3].rstrip(",")
+    process.stderr.close()
+
+    def answers() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{address}/healthz").status_code == 200
+        return False
+
+    try:
+        until(answers)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()

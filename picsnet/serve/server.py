@@ -123,8 +123,8 @@ class _Server(uvicorn.Server):
             return
         waiting = self._pool.count("waiting") + self._pool.count("receiving")
         working = self._pool.drain()
-        self._say(f"stopping: {working} in work may end, {waiting} that wait are refused")
         self.should_exit = True
+        self._say(f"stopping: {working} in work may end, {waiting} that wait are refused")
 
 
 def _config(app: ASGIApp, metrics: Metrics, limits: Limits) -> uvicorn.Config:
@@ -261,4 +261,6 @@ class _Lines(logging.Handler):
 
 
 def _print(text: Any) -> None:
-    print(f"picsnet: {printable(str(text))}", file=sys.stderr, flush=True)
+    # Whoever read this may be gone; the service is not, and must still be told to stop.
+    with contextlib.suppress(OSError):
+        print(f"picsnet: {printable(str(text))}", file=sys.stderr, flush=True)
