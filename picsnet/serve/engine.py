@@ -58,7 +58,7 @@ class Engine:
             torch.set_num_threads(models.threads)
         device = check_device(models.device)
         self._max_pixels = models.max_pixels
-        self._model = load_model(models.ckpt or DEFAULT_CKPT, exact_device(device))
+        self._model = load_model(models.ckpt or DEFAULT_CKPT, exact_device(device), prior=False)
         self._codecs = SketchCodecs(models.ckpt, exact_device(device))
         self._sketcher = load_sketcher(models.sketcher, device)
         self._pics: PICS | None = None
