@@ -57,7 +57,7 @@ def test_a_picture_that_workers_die_of_is_left_out_and_the_others_are_coded(
         if "map02.png" in names:
             raise MemoryError  # stands for the process's end: nothing after it is done
 
-    encode = coder.encoder._encode
+    encode = coder.encoder.code
 
     def encoding(paths):  # type: ignore[no-untyped-def]
         dies([path.name for path in paths])

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from picsnet.cli import many, options
-from picsnet.cli.batch import Record, output_paths, run_chunks
+from picsnet.cli.batch import Pair, Record, output_paths, run_chunks
 from picsnet.cli.prompts import user_prompts
 from picsnet.errors import UsageError
 from picsnet.files import IMAGE_SUFFIXES, InputFile, atomic_write, expand_inputs
 
 if TYPE_CHECKING:
-    from picsnet.pics import Encoding
-    from picsnet.prompt.inversion import InversionConfig
+    from picsnet.scale.encoding import Coded, Encoder
 
 NAME = "encode"
 HELP = "code photographs to .pics files"
@@ -119,12 +118,55 @@ def run(args: argparse.Namespace) -> int:
     return _code(args, mode, pairs, run_chunks)
 
 
-def _code(
-    args: argparse.Namespace, mode: str, pairs: list[tuple[InputFile, Path]], runner: many.Runner
-) -> int:
+def _code(args: argparse.Namespace, mode: str, pairs: list[Pair], runner: many.Runner) -> int:
+    prompter = user_prompts(args.prompt, args.prompts, len(pairs))
+    from picsnet.devices import share_cores
+    from picsnet.scale.encoding import Encoder
+
+    encoder = Encoder(many.settings(args, mode), args.device, not (args.quiet or args.json))
+
+    def work(chunk: list[Pair]) -> list[Record]:
+        paths = [item.path for item, _ in chunk]
+        prompts = [prompter(item) for item, _ in chunk]
+        records = []
+        for pair, coded in zip(chunk, encoder.code(paths, prompts), strict=True):
+            records.append(_written(pair, coded))
+            if args.save_parts:
+                _save_parts(Path(args.save_parts), pair[0], encoder, coded)
+        return records
+
+    # Sketches are coded side by side, prompts found for several pictures together.
+    together, workers = args.batch, 1
     if mode == "sketch":
-        return _run_sketch(args, pairs, runner)
-    return _run_pics(args, mode, pairs, runner)
+        together, workers = 1, share_cores(len(pairs), args.workers)
+    return runner(pairs, together, work, _describe, args.json, args.quiet, workers)
+
+
+def _written(pair: Pair, coded: Coded) -> Record:
+    item, target = pair
+    start = time.perf_counter()
+    with atomic_write(target) as part:
+        part.write_bytes(coded.data)
+    writing = time.perf_counter() - start
+    size = target.stat().st_size
+    known = coded.record
+    return {
+        "input": str(item.path),
+        "output": str(target),
+        **known,
+        "bytes": size,
+        "bpp": 8 * size / (known["width"] * known["height"]),
+        "stages": {**known["stages"], "write": round(writing, 4)},
+        "seconds": round(known["seconds"] + writing, 3),
+    }
+
+
+def _save_parts(folder: Path, item: InputFile, encoder: Encoder, coded: Coded) -> None:
+    from picsnet.parts import save_parts
+
+    assert encoder.pics is not None and coded.encoding is not None  # `_mode` saw to it
+    decoded = encoder.pics.decode_parts([coded.data])[0]
+    save_parts(folder / item.relative.with_suffix(""), coded.encoding, decoded)
 
 
 def _mode(args: argparse.Namespace) -> str:
@@ -169,137 +211,6 @@ def _can_draw(args: argparse.Namespace) -> bool:
     from picsnet.decoder.choice import default_is_present
 
     return default_is_present()
-
-
-def _run_sketch(
-    args: argparse.Namespace, pairs: list[tuple[InputFile, Path]], runner: many.Runner
-) -> int:
-    from picsnet.bitstream import layer_bytes
-    from picsnet.checkpoints import load_model
-    from picsnet.codec import SketchCodec
-    from picsnet.devices import check_device, exact_device, share_cores
-    from picsnet.images import load_grey, load_rgb
-    from picsnet.sketch import load_sketcher
-    from picsnet.stages import Stages
-
-    device = check_device(args.device)
-    model = load_model(args.ckpt, exact_device(device), prior=args.effort > 0)
-    codec = SketchCodec(model, args.quality, args.effort)
-    sketcher = None if args.sketcher == "map" else load_sketcher(args.sketcher, device)
-
-    def work(source: Path, target: Path) -> Record:
-        stages = Stages()
-        with stages("load"):
-            picture = load_grey(source) if sketcher is None else load_rgb(source)
-        with stages("sketch"):
-            sketch = picture if sketcher is None else sketcher(picture)
-        data = codec.encode_map(sketch, stages)
-        with stages("write"):
-            _write(target, data)
-        height, width = sketch.shape
-        return {
-            **_record(source, target, width, height),
-            "layers": layer_bytes(data),
-            "stages": stages.rounded(),
-            "seconds": round(sum(stages.seconds.values()), 3),
-        }
-
-    def work_one(chunk: list[tuple[InputFile, Path]]) -> list[Record]:
-        return [work(chunk[0][0].path, chunk[0][1])]
-
-    workers = share_cores(len(pairs), args.workers)
-    return runner(pairs, 1, work_one, _describe, args.json, args.quiet, workers)
-
-
-def _run_pics(
-    args: argparse.Namespace,
-    mode: str,
-    pairs: list[tuple[InputFile, Path]],
-    runner: many.Runner,
-) -> int:
-    prompter = user_prompts(args.prompt, args.prompts, len(pairs))
-    from picsnet.images import load_rgb
-    from picsnet.parts import save_parts
-    from picsnet.pics import PICS
-    from picsnet.prompt.caption import DEFAULT_CAPTIONER
-
-    codec = PICS.from_pretrained(
-        args.ckpt,
-        args.decoder,
-        decoder_settings=args.decoder_set,
-        quality=args.quality,
-        effort=args.effort,
-        sketcher=args.sketcher,
-        mode=mode,
-        prompt_from=args.prompt_from,
-        candidates=args.candidates,
-        judge=args.judge,
-        clip=args.clip,
-        captioner=args.captioner or DEFAULT_CAPTIONER,
-        inversion=_inversion(args),
-        device=args.device,
-        progress=not (args.quiet or args.json),
-    )
-
-    def work(chunk: list[tuple[InputFile, Path]]) -> list[Record]:
-        start = time.perf_counter()
-        pictures = [load_rgb(item.path) for item, _ in chunk]
-        prompts = [prompter(item) for item, _ in chunk]
-        loading = (time.perf_counter() - start) / len(chunk)
-        records = []
-        for (item, target), encoding in zip(
-            chunk, codec.encode_parts(pictures, prompts), strict=True
-        ):
-            _write(target, encoding.data)
-            if args.save_parts:
-                folder = Path(args.save_parts) / item.relative.with_suffix("")
-                save_parts(folder, encoding, codec.decode_parts([encoding.data])[0])
-            records.append(_pics_record(item.path, target, encoding, loading))
-        return records
-
-    return runner(pairs, args.batch, work, _describe, args.json, args.quiet)
-
-
-def _inversion(args: argparse.Namespace) -> InversionConfig:
-    from picsnet.prompt.inversion import InversionConfig
-
-    given = {
-        "tokens": args.tokens,
-        "steps": args.inversion_steps,
-        "restarts": args.restarts,
-        "seed": args.seed,
-    }
-    return InversionConfig(**{key: value for key, value in given.items() if value is not None})
-
-
-def _write(target: Path, data: bytes) -> None:
-    with atomic_write(target) as part:
-        part.write_bytes(data)
-
-
-def _record(source: Path, target: Path, width: int, height: int) -> Record:
-    size = target.stat().st_size
-    return {
-        "input": str(source),
-        "output": str(target),
-        "width": width,
-        "height": height,
-        "bytes": size,
-        "bpp": 8 * size / (width * height),
-    }
-
-
-def _pics_record(source: Path, target: Path, encoding: Encoding, loading: float) -> Record:
-    return {
-        **_record(source, target, encoding.width, encoding.height),
-        "layers": encoding.layers,
-        "prompt": encoding.prompt,
-        "ids": encoding.ids,
-        "candidate": encoding.candidate,
-        "scores": [round(score, 5) for score in encoding.scores],
-        "stages": encoding.seconds,
-        "seconds": round(loading + sum(encoding.seconds.values()), 3),
-    }
 
 
 def _describe(record: Record) -> list[str]:

@@ -58,7 +58,7 @@ def run(
     """Code this process's share by ``code``, which does so with the runner that it is given."""
     out = _folder(args)
     prompter = user_prompts(args.prompt, args.prompts, len(pairs))
-    settings = _settings(args, mode)
+    coded_by = settings(args, mode)
     processes = find_processes(_devices(args), args.nodes)
     from picsnet.scale import sharding
 
@@ -69,7 +69,7 @@ def run(
         own.device, own.quiet = device, args.quiet or not first
         code(own, mode, some, _noting(notebook, args.debug))
 
-    outcome = sharding.encode_shares(fabric, pairs, out, settings, prompter, share)
+    outcome = sharding.encode_shares(fabric, pairs, out, coded_by, prompter, share)
     if outcome is None:
         return 0
     if not args.quiet:
@@ -134,7 +134,8 @@ def _devices(args: argparse.Namespace) -> int | None:
     return max(1, torch.cuda.device_count()) if args.device in (AUTO, "cuda") else 1
 
 
-def _settings(args: argparse.Namespace, mode: str) -> EncodeSettings:
+def settings(args: argparse.Namespace, mode: str) -> EncodeSettings:
+    """What the options say of how pictures are coded."""
     given = {field.name: getattr(args, field.name) for field in fields(EncodeSettings)}
     given |= {"mode": mode, "decoder_set": tuple(args.decoder_set)}
     if mode != "sketch" and given["decoder"] is None:
