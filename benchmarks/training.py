@@ -242,7 +242,11 @@ def time_theirs(args: argparse.Namespace, workers: int) -> dict[str, float]:
     device = _device(args)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "train").mkdir()
-        for index, path in enumerate(list_maps(Path(args.maps))):
+        maps = list_maps(Path(args.maps))
+        # Each map as often as it takes to make one pass of all steps: on sets that the example is
+        # made for, its loader does not start anew after every few.
+        for index in range(max(len(maps), (WARM + args.steps) * args.batch_size)):
+            path = maps[index % len(maps)]
             (Path(folder) / "train" / f"{index:06d}{path.suffix}").symlink_to(path.resolve())
         crop = transforms.Compose(
             [

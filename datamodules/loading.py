@@ -80,3 +80,6 @@ def start_worker(worker: int) -> None:
     # Where training itself runs on the CPU, its threads wait for the slowest of them: a worker that
     # takes one's core for a moment holds up all. Batches are made ahead, so workers can wait.
     os.nice(LOADER_NICENESS)
+    # Signals to the group of processes are for training, which saves and then ends its workers:
+    # Ctrl-C, and what torchrun and SLURM stop runs with. Until then it needs batches.
+    os.setpgid(0, 0)

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from picsnet.errors import DataError
-from picsnet.shards import OpenShard, Shard, damaged
+from picsnet.shards import OpenShard, Shard, damaged, is_shard_name
 
 SECONDS_BETWEEN_LOOKS = 0.1
 FETCHES_AT_ONCE = 2
@@ -101,7 +101,10 @@ class ShardCache:
         room.unlink(missing_ok=True)  # of a process that died
         with self._lock("room"):
             there = []
-            for path in (*self.folder.glob("*.bin"), *self.folder.glob("*.room")):
+            for path in self.folder.iterdir():
+                # Other files that somebody keeps there are none of ours.
+                if not is_shard_name(path.name.removesuffix(".room")):
+                    continue
                 with contextlib.suppress(FileNotFoundError):
                     status = path.stat()
                     there.append((status.st_mtime_ns, status.st_size, path))
@@ -114,6 +117,7 @@ class ShardCache:
                 # locked is of a process that died.
                 with contextlib.suppress(Timeout), self._lock(name, timeout=0):
                     path.unlink(missing_ok=True)
+                    path.with_name(f".{name}.part").unlink(missing_ok=True)
                     used -= its_size
             if used + size > self.limit:
                 return False

@@ -71,12 +71,17 @@ class ShardSplit:
 
 
 def list_shards(urls: Sequence[str]) -> list[Shard]:
-    """The shards at some paths or URLs, in order.
+    """The shards at some paths or URLs, in order; one that stands at several counts once.
 
     Raises:
         UsageError, DataError: as `picsnet.shards.read_set`.
     """
-    return [shard for url in urls for shard in read_set(url).shards]
+    # By content: else maps that are held out in one would be trained on in the other.
+    once: dict[str, Shard] = {}
+    for url in urls:
+        for shard in read_set(url).shards:
+            once.setdefault(shard.sha256, shard)
+    return list(once.values())
 
 
 def split_shards(shards: Sequence[Shard], val_count: int, seed: int) -> ShardSplit:

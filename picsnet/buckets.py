@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -101,7 +102,14 @@ class FolderStore:
         except OSError as error:
             raise _unreadable(str(source), error.strerror or str(error)) from None
         with file, target.open("wb") as copy:
-            shutil.copyfileobj(file, copy, 1 << 20)
+            while True:
+                try:
+                    piece = file.read(1 << 20)
+                except OSError as error:  # of the source; of the copy they are its owner's to tell
+                    raise _unreadable(str(source), error.strerror or str(error)) from None
+                if not piece:
+                    return
+                copy.write(piece)
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """See `Store`."""
@@ -188,6 +196,10 @@ class BucketStore:
             yield remote
         except PicsnetError:
             raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise  # of the copy on this machine
+            raise _unreadable(remote, _reason(error)) from None
         except Exception as error:  # of boto3, of Google's client, of the network
             raise _unreadable(remote, _reason(error)) from None
 

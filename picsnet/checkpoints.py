@@ -158,7 +158,7 @@ def card_of(config: dict[str, Any]) -> dict[str, Any]:
         # Names, not paths: a card travels.
         "data": [
             Path(folder).name
-            for key in ("photos", "maps")
+            for key in ("photos", "maps", "shards")
             for folder in config["data"].get(key, [])
         ],
         "init_from": Path(config["init_from"]).parent.parent.name

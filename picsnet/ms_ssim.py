@@ -22,6 +22,9 @@ WINDOW = 11
 SIGMA = 1.5
 C1, C2 = 0.01**2, 0.03**2
 
+KEPT_SIDE = 1024
+"""Matrices of blurs are kept up to this side: 4 MiB each."""
+
 SHORTEST_SIDE = (WINDOW - 1) * 2 ** (len(WEIGHTS) - 1) + 1
 """Below it the coarsest scale is smaller than the window."""
 
@@ -82,12 +85,26 @@ def _blurred(x: Tensor) -> Tensor:
     return rows @ (x @ columns.T)
 
 
-@functools.lru_cache(maxsize=32)
 def _blur_matrix(side: int, device: torch.device) -> Tensor:
+    # Crops have few sizes and need theirs at every step; large pictures are not kept in mind.
+    make = _kept_blur_matrix if side <= KEPT_SIDE else _make_blur_matrix
+    return make(side, device)
+
+
+def _make_blur_matrix(side: int, device: torch.device) -> Tensor:
     """(side - 10, side): each row a window, one further on than the row above."""
+    # Also where the first to ask is in inference mode, gradients pass through it later.
+    with torch.inference_mode(False):
+        return _windows(side).float().to(device)
+
+
+_kept_blur_matrix = functools.lru_cache(maxsize=32)(_make_blur_matrix)
+
+
+def _windows(side: int) -> Tensor:
     offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
     window = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     matrix = torch.zeros(side - WINDOW + 1, side, dtype=torch.float64)
     for row in range(len(matrix)):
         matrix[row, row : row + WINDOW] = window / window.sum()
-    return matrix.float().to(device)
+    return matrix

@@ -18,7 +18,7 @@ import re
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,15 @@ def read_set(url: str) -> ShardSet:
     return read_index(open_store(url))
 
 
+def sketcher_of(urls: Sequence[str]) -> str:
+    """What made the maps at some paths or URLs, by the name in their indexes.
+
+    Raises:
+        UsageError, DataError: as `read_set`.
+    """
+    return ", ".join(sorted({str(read_set(url).about.get("sketcher", "unknown")) for url in urls}))
+
+
 def read_index(store: Store) -> ShardSet:
     """The shards in a store.
 
@@ -123,10 +132,15 @@ def read_index(store: Store) -> ShardSet:
     return ShardSet(shards, about)
 
 
+def is_shard_name(name: str) -> bool:
+    """Whether a file is called what a shard is."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _plausible(shard: Shard) -> bool:
     return (
         isinstance(shard.name, str)
-        and _NAME.fullmatch(shard.name) is not None
+        and is_shard_name(shard.name)
         and isinstance(shard.count, int)
         and isinstance(shard.size, int)
         and isinstance(shard.sha256, str)
@@ -146,13 +160,14 @@ class ShardReader:
     Args:
         shard: which.
         read: (offset, length) -> bytes of its file.
+        where: what else to say of where it is, if it is found damaged.
 
     Raises:
         DataError: the shard is not in litdata's format, or not what the index says.
     """
 
-    def __init__(self, shard: Shard, read: Callable[[int, int], bytes]) -> None:
-        self.shard, self._read = shard, read
+    def __init__(self, shard: Shard, read: Callable[[int, int], bytes], where: str = "") -> None:
+        self.shard, self._read, self._where = shard, read, where
         header = read(0, 4 * (shard.count + 2))
         if len(header) != 4 * (shard.count + 2):
             raise damaged(shard, f"ends after {len(header)} bytes")
@@ -179,7 +194,7 @@ class ShardReader:
         start, stop = int(self._offsets[item]) + _LENGTH_BYTES, int(self._offsets[item + 1])
         data = self._read(start, stop - start)
         if len(data) != stop - start or not is_grey_png(data):
-            raise damaged(self.shard, f"map {item} of {self.shard.count}")
+            raise damaged(self.shard, f"map {item} of {self.shard.count}{self._where}")
         return data
 
 
@@ -206,7 +221,12 @@ class OpenShard(ShardReader):
         size = os.fstat(descriptor).st_size
         if size != shard.size:
             raise damaged(shard, f"has {size} bytes, not {shard.size}")
-        super().__init__(shard, lambda offset, length: os.pread(descriptor, length, offset))
+        copied = shard.store.folder is None
+        super().__init__(
+            shard,
+            lambda offset, length: os.pread(descriptor, length, offset),
+            f"; read from the copy {path}, delete that first" if copied else "",
+        )
 
     def close(self) -> None:
         """Give the file back."""

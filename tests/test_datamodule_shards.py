@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from itertools import pairwise
@@ -333,6 +334,26 @@ def test_room_is_made_of_what_was_used_longest_ago_and_may_go(packed: Path, tmp_
     assert there() == {a.name, d.name, e.name}
 
 
+def test_files_of_others_in_the_cache_folder_stay(packed: Path, tmp_path: Path) -> None:
+    _, dataset, _ = watched(packed, tmp_path)
+    first, second = dataset.split.shards[:2]
+    (tmp_path / "pytorch_model.bin").write_bytes(bytes(first.size))
+    cache = ShardCache(tmp_path, max(first.size, second.size))
+    cache.open(first).close()
+    cache.open(second).close()
+    found = {path.name for path in tmp_path.glob("*.bin")}
+    assert found == {"pytorch_model.bin", second.name}
+
+
+def test_a_set_that_is_named_twice_counts_once(packed: Path, tmp_path: Path) -> None:
+    mirror = shutil.copytree(packed, tmp_path / "mirror")
+    several, once = (
+        list_shards([str(packed), f"{packed}/", str(mirror)]),
+        list_shards([str(packed)]),
+    )
+    assert [str(shard) for shard in several] == [str(shard) for shard in once]
+
+
 def test_what_a_killed_process_left_is_not_counted(packed: Path, tmp_path: Path) -> None:
     store, dataset, cached = watched(packed, tmp_path)
     shard = dataset.split.shards[0]
@@ -357,6 +378,7 @@ def test_what_a_killed_process_left_is_not_counted(packed: Path, tmp_path: Path)
     other = dataset.split.shards[1]
     ShardCache(tmp_path, max(shard.size, other.size)).open(other).close()
     assert {path.name for path in tmp_path.glob("*.*") if path.name[0] != "."} == {other.name}
+    assert not list(tmp_path.glob(".*.part"))
     ShardCache(tmp_path, cached.cache_bytes).open(shard).close()
     assert not list(tmp_path.glob("*.room")) and not list(tmp_path.glob(".*.part"))
 

@@ -53,6 +53,15 @@ def test_autocast_does_not_coarsen_it() -> None:
     assert not torch.allclose(coarse.float(), expected, atol=1e-3)  # what it is guarded against
 
 
+def test_gradients_pass_after_a_first_call_in_inference_mode() -> None:
+    x, y = pair(163, 167)  # sides that no other test has
+    with torch.inference_mode():
+        ms_ssim(x.clone(), y.clone())
+    variable = x.clone().requires_grad_()
+    ms_ssim(variable, y).sum().backward()
+    assert variable.grad is not None and bool(variable.grad.any())
+
+
 def test_maps_too_small_are_refused() -> None:
     small = torch.zeros(1, 1, SHORTEST_SIDE - 1, 256)
     with pytest.raises(ValueError, match="sides of 161 and more, these are"):

@@ -25,6 +25,7 @@ from picsnet.config import NTCRunConfig, load_config
 from picsnet.losses import RateDistortionLoss
 from picsnet.ntc import build
 from picsnet.ntc.base import NTCOutput
+from picsnet.ntc.noise import uniform_by_map
 from picsnet.training.ntc import NTCModule, RangeNTCModule
 from picsnet.training.run import fit
 from tests.conftest import REPOSITORY, drawn_map
@@ -381,6 +382,21 @@ def test_half_a_batch_draws_what_it_would_in_the_whole(name: str) -> None:
     assert not torch.allclose(whole.likelihoods["z"][0], whole.likelihoods["z"][1], rtol=1e-4)
 
 
+def test_no_two_uses_steps_or_seeds_share_their_noise(maps_folder: Path, tmp_path: Path) -> None:
+    """Of its seed a generator on the CPU takes 32 bits: what makes draws differ must be in them."""
+    like, seen = torch.empty(2, 8), []
+    for seed in (1, 2):
+        overrides = [*MINIATURE, f"data.maps=[{maps_folder}]", f"seed={seed}"]
+        config = load_config("sketch_ntc_lambda0.5.yaml", overrides)
+        assert isinstance(config, NTCRunConfig)
+        module = NTCModule(config)
+        for module.batches_seen in (0, 7, 7 + 2**12, 7 + 2**20):
+            module.on_train_batch_start(like, 0)
+            draws = [uniform_by_map(like, 0), uniform_by_map(like, 1), torch.rand(2, 8)]
+            seen += [tuple(row.tolist()) for draw in draws for row in draw]
+    assert len(set(seen)) == len(seen)
+
+
 class Waits(TorchDispatchMode):
     """Counts how often the host asks a tensor for its value: on a device each would be a wait."""
 
@@ -418,6 +434,16 @@ def test_a_step_between_two_logs_waits_for_nothing(
     by_step = np.diff(counts)
     assert by_step[9] > 0  # the step that is logged
     assert by_step[1:9].tolist() == [0] * 8
+
+
+def test_signals_to_the_group_leave_the_loader_to_training(maps_folder: Path) -> None:
+    """torchrun and SLURM stop the whole group; saving needs a batch or two more."""
+    settings = MapDataSettings(crop=64, batch_size=2, workers=1, seed=1, total_steps=2)
+    module = SketchMapDataModule(list_maps(maps_folder), list_maps(maps_folder)[:1], settings)
+    loader = module.train_dataloader()
+    assert len(list(loader)) == 2
+    (worker,) = loader._iterator._workers  # type: ignore[union-attr]
+    assert os.getpgid(worker.pid) != os.getpgid(0)
 
 
 def test_only_what_is_named_is_trained(maps_folder: Path, tmp_path: Path) -> None:

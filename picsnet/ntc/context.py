@@ -21,6 +21,7 @@ Adaptation", Cui et al., 2021); between two lambdas, gains are interpolated on a
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -301,7 +302,7 @@ class SketchContext(FileNTC):
 
             self.entropy_bottleneck = IntegerEntropyBottleneck(N)
         self.lowest = LowerBound(MIN_LOG_LIKELIHOOD)
-        self._channels = _step_channels(M)
+        self._channels = [step.tolist() for step in _step_channels(M)]
 
     @property
     def levels(self) -> int:
@@ -315,7 +316,7 @@ class SketchContext(FileNTC):
 
     def lmbda_of(self, quality: Tensor) -> Tensor:
         """The lambda of operating points: interpolated on a logarithmic scale."""
-        logs = torch.tensor([math.log(lmbda) for lmbda in self.lambdas], device=quality.device)
+        logs = _on_device(tuple(math.log(lmbda) for lmbda in self.lambdas), quality.device)
         low = (quality // self.QUALITY_STEPS).clamp(max=max(0, len(logs) - 2))
         share = quality / self.QUALITY_STEPS - low
         high = (low + 1).clamp(max=len(logs) - 1)
@@ -509,7 +510,15 @@ class SketchContext(FileNTC):
 
     def _cells(self, size: tuple[int, int], device: torch.device) -> _Cells:
         grid = (-(-size[0] // 2), -(-size[1] // 2))
-        return _Cells(size, grid, [channels.to(device) for channels in self._channels])
+        channels = [_on_device(tuple(step), device) for step in self._channels]
+        return _Cells(size, grid, channels)
+
+
+@functools.lru_cache(maxsize=64)
+def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Constants, copied once: each copy would let the host wait for the device."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device)
 
 
 def _log_mass(values: Tensor, scales: Tensor) -> Tensor:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
-
-_STREAMS = 58
-"""Bit from which a seed's stream is counted; training's seeds lie below it."""
 
 
 def generators(count: int, stream: int, device: torch.device) -> Iterator[torch.Generator]:
@@ -22,14 +20,15 @@ def generators(count: int, stream: int, device: torch.device) -> Iterator[torch.
 
     Args:
         count: of maps.
-        stream: a number for each use within a step, 0..15, that must not share its draws.
+        stream: a number for each use within a step, that must not share its draws.
         device: of what will be drawn.
     """
     generator = torch.Generator(device)
     first = torch.initial_seed()
     for place in range(count):
-        # The stream in the upper bits: seeds of places never meet those of another stream.
-        yield generator.manual_seed((first + place + (stream << _STREAMS)) % 2**63)
+        # Hashed: of a seed torch's generators on the CPU take the lowest 32 bits alone.
+        words = np.random.SeedSequence([first + place, stream]).generate_state(1, np.uint32)
+        yield generator.manual_seed(int(words[0]))
 
 
 def uniform_by_map(like: Tensor, stream: int) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -77,8 +78,10 @@ class SteppedModule(L.LightningModule):
         # step, over all processes: what is drawn by map (`picsnet.ntc.noise`) is then what a single
         # process would draw.
         first = self.global_rank * len(batch) if isinstance(batch, Tensor) else self.global_rank
-        step = (self.seed * 1_000_003 + self.batches_seen) * 2**20 % 2**58
-        torch.manual_seed(step + first)
+        words = np.random.SeedSequence([self.seed % 2**32, self.batches_seen]).generate_state(2)
+        # The upper word is of little use to torch's own generator on the CPU, and keeps steps apart
+        # where seeds of samples are hashed again.
+        torch.manual_seed((int(words[0] >> 1) << 32) + int(words[1] >> 1) + first)
 
     def main_optimizer(self, parameters: list[nn.Parameter]) -> dict[str, Any]:
         """AdamW and the schedule, in the shape that ``configure_optimizers`` returns."""
