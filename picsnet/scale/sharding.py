@@ -149,7 +149,8 @@ def encode_shares(
 
     Args:
         fabric: as `launch` gives it; all processes must call this with the same arguments.
-        pairs: pictures and the files that they become, under ``out``.
+        pairs: pictures and the files that they become, under ``out``. The first process's count:
+            a file that comes late is not in all lists.
         out: a folder that all processes see.
         settings: what ``code`` codes with; they are part of the key.
         prompter: prompts that were given, likewise.
@@ -161,10 +162,10 @@ def encode_shares(
     Raises:
         PicsnetError: nothing can be coded, or a process died. What is done stays done.
     """
-    begun = _begin(fabric, out, settings)
+    begun = _begin(fabric, out, settings, pairs)
     if begun is None:
         return None
-    run, digest = begun
+    run, digest, pairs = begun
     before = _done(fabric, pairs, out, digest, prompter)
     pending = [pair for pair, done in zip(pairs, before, strict=True) if not done]
     share = pending[fabric.global_rank :: fabric.world_size]
@@ -196,20 +197,22 @@ def encode_shares(
     return Outcome(str(out / MANIFEST), len(pairs), sum(before), wrong)
 
 
-def _begin(fabric: Fabric, out: Path, settings: EncodeSettings) -> tuple[str, str] | None:
-    """(name of the run, digest of the settings), or None where another process tells of a
-    problem."""
-    said: tuple[str, str, PicsnetError | None] = ("", "", None)
+def _begin(
+    fabric: Fabric, out: Path, settings: EncodeSettings, pairs: Sequence[Pair]
+) -> tuple[str, str, Sequence[Pair]] | None:
+    """(name of the run, digest of the settings, pairs) of the first process, or None where it
+    tells of a problem."""
+    said: tuple[str, str, Sequence[Pair], PicsnetError | None] = ("", "", [], None)
     if fabric.is_global_zero:
         try:
             _tidy(out)
-            said = (new_run(), settings.digest(), None)
+            said = (new_run(), settings.digest(), pairs, None)
         except PicsnetError as error:
-            said = ("", "", error)
+            said = ("", "", [], error)
     with _together():
-        run, digest, problem = fabric.broadcast(said)
+        run, digest, pairs, problem = fabric.broadcast(said)
     if problem is None:
-        return run, digest
+        return run, digest, pairs
     if fabric.is_global_zero:
         raise problem
     return None

@@ -1,0 +1,95 @@
+"""Processes that share a folder, as threads: what they agree on, and what one tells of another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from picsnet.errors import OutputError, PicsnetError
+from picsnet.files import InputFile
+from picsnet.scale.manifest import MANIFEST, Outcome, from_lines
+from picsnet.scale.settings import EncodeSettings
+from picsnet.scale.sharding import Notebook, Pair, encode_shares
+from tests.vectors import FOLDER as VECTORS
+
+SETTINGS = EncodeSettings(ckpt=str(VECTORS / "picsnet-context"), sketcher="map")
+
+
+class Ranks:
+    """What the processes of a run tell each other."""
+
+    def __init__(self, count: int) -> None:
+        self.barrier = threading.Barrier(count, timeout=20)
+        self.said: list[Any] = [None] * count
+
+    def exchange(self, rank: int, value: Any) -> list[Any]:
+        self.said[rank] = value
+        self.barrier.wait()
+        everything = [*self.said]
+        self.barrier.wait()
+        return everything
+
+
+class Rank:
+    """As much of a Fabric as sharing needs."""
+
+    device = "cpu"
+
+    def __init__(self, ranks: Ranks, rank: int) -> None:
+        self.ranks, self.global_rank, self.local_rank = ranks, rank, rank
+        self.world_size, self.is_global_zero = len(ranks.said), rank == 0
+
+    def broadcast(self, value: Any) -> Any:
+        return self.ranks.exchange(self.global_rank, value)[0]
+
+    def all_reduce(self, flags: torch.Tensor, reduce_op: str) -> torch.Tensor:
+        assert reduce_op == "sum"
+        everything = self.ranks.exchange(self.global_rank, flags)
+        if len({len(one) for one in everything}) > 1:
+            raise RuntimeError("of unequal lengths")  # gloo waits, or mixes them up
+        return torch.stack(everything).sum(0)
+
+
+def pairs(folder: Path, *names: str) -> list[Pair]:
+    for name in names:
+        (folder / name).write_bytes(name.encode(errors="surrogateescape"))
+    return [
+        (InputFile(folder / name, Path(name)), folder / "out" / f"{name}.pics") for name in names
+    ]
+
+
+def copies(some: list[Pair], device: str, first: bool, notebook: Notebook) -> None:
+    """Stands for coding."""
+    for item, target in some:
+        target.write_bytes(item.path.read_bytes())
+        record = {"width": 8, "height": 8, "layers": {}, "seconds": 0.0}
+        notebook.note((item, target), notebook.key(item), record)
+
+
+def share(lists: Sequence[Sequence[Pair]], out: Path, code: Any) -> list[Any]:
+    """What each process returns or raises."""
+    ranks = Ranks(len(lists))
+
+    def run(number: int) -> Outcome | None | PicsnetError:
+        fabric: Any = Rank(ranks, number)
+        try:
+            return encode_shares(fabric, lists[number], out, SETTINGS, lambda item: None, code)
+        except PicsnetError as error:
+            return error
+
+    with ThreadPoolExecutor(len(lists)) as pool:
+        return list(pool.map(run, range(len(lists))))
+
+
+def test_the_first_process_says_what_there_is(tmp_path: Path) -> None:
+    late = pairs(tmp_path, "a", "aa", "b", "c", "d")  # "aa" came when the first had listed
+    known = [pair for pair in late if pair[0].path.name != "aa"]
+    outcome, other = share([known, late], tmp_path / "out", copies)
+    assert other is None and (outcome.pictures, outcome.failed) == (4, [])
+    written = sorted(path.name for path in (tmp_path / "out").glob("*.pics"))
+    assert written == ["a.pics", "b.pics", "c.pics", "d.pics"]
