@@ -15,6 +15,7 @@ import pytest
 from picsnet.errors import DataError, UsageError
 from picsnet.scale import stores
 from picsnet.scale.manifest import MANIFEST, PARTS, from_lines
+from picsnet.scale.ray import _finish
 from picsnet.scale.settings import EncodeSettings
 from picsnet.scale.stores import Store
 from picsnet.scale.units import BEGUN, Job, Picture, UnitCoder
@@ -165,3 +166,13 @@ def test_one_of_two_workers_is_killed_and_nothing_is_lost_or_done_twice(
     fresh = UnitCoder(coder.job).code(0, [Picture("map00.png", "map00.pics", sample["version"])])
     assert timeless(fresh) == timeless([sample])
     assert json.loads(json.dumps(sample)) == sample
+
+
+def test_a_picture_that_no_worker_noted_has_failed(coder: UnitCoder, tmp_path: Path) -> None:
+    coder.code(0, pictures(1))
+    out = Store(f"file://{tmp_path / 'out'}")
+    named = {f"map{n:02}.pics": f"maps/map{n:02}.png" for n in (1, 2)}
+    records = _finish(out, named, coder.job.digest)
+    assert [record["status"] for record in records.values()] == ["ok", "error"]
+    assert "map02.png: no record" in records["map02.pics"]["error"]
+    assert manifest(tmp_path / "out") == [*records.values()]

@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from picsnet.errors import OutputError, PicsnetError
 from picsnet.files import InputFile
+from picsnet.scale import settings
 from picsnet.scale.manifest import MANIFEST, Outcome, from_lines
 from picsnet.scale.settings import EncodeSettings
 from picsnet.scale.sharding import Notebook, Pair, encode_shares
@@ -75,7 +77,7 @@ def share(lists: Sequence[Sequence[Pair]], out: Path, code: Any) -> list[Any]:
     """What each process returns or raises."""
     ranks = Ranks(len(lists))
 
-    def run(number: int) -> Outcome | None | PicsnetError:
+    def run(number: int) -> Outcome | PicsnetError | None:
         fabric: Any = Rank(ranks, number)
         try:
             return encode_shares(fabric, lists[number], out, SETTINGS, lambda item: None, code)
@@ -93,3 +95,36 @@ def test_the_first_process_says_what_there_is(tmp_path: Path) -> None:
     assert other is None and (outcome.pictures, outcome.failed) == (4, [])
     written = sorted(path.name for path in (tmp_path / "out").glob("*.pics"))
     assert written == ["a.pics", "b.pics", "c.pics", "d.pics"]
+
+
+def test_a_picture_that_nothing_is_known_of_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def code(some: list[Pair], device: str, first: bool, notebook: Notebook) -> None:
+        copies([pair for pair in some if pair[0].path.name != "b"], device, first, notebook)
+
+    some = pairs(tmp_path, "a", "b", "c")
+    (outcome,) = share([some], tmp_path / "out", code)
+    (record,) = outcome.failed
+    assert outcome.lost == [record] and record["output"] == "b.pics"
+    assert "b: no record; run the same command again" in record["error"]
+    lines = (tmp_path / "out" / MANIFEST).read_bytes()
+    assert [one["status"] for one in from_lines(lines)] == ["ok", "error", "ok"]
+    (outcome,) = share([some], tmp_path / "out", copies)
+    assert (outcome.before, outcome.failed) == (2, [])
+    monkeypatch.setattr(settings, "__version__", "another")  # old records tell nothing then
+    (outcome,) = share([some], tmp_path / "out", code)
+    assert [record["output"] for record in outcome.lost] == ["b.pics"]
+
+
+def test_a_problem_of_another_process_is_the_first_ones_too(tmp_path: Path) -> None:
+    def code(some: list[Pair], device: str, first: bool, notebook: Notebook) -> None:
+        copies(some, device, first, notebook)
+        if not first:
+            raise OutputError("disk full")
+
+    some = pairs(tmp_path, "a", "b", "c")
+    first, second = share([some, some], tmp_path / "out", code)
+    assert isinstance(second, OutputError)
+    assert isinstance(first, PicsnetError) and "another process had a problem" in str(first)
+    assert not (tmp_path / "out" / MANIFEST).exists()

@@ -14,7 +14,7 @@ from picsnet.cli.prompts import user_prompts
 from picsnet.errors import PicsnetError, UsageError
 from picsnet.launching import find_processes, launcher
 from picsnet.scale.settings import EncodeSettings
-from picsnet.terminal import printable
+from picsnet.terminal import print_error, printable
 
 AUTO = "auto"
 
@@ -72,6 +72,8 @@ def run(
     outcome = sharding.encode_shares(fabric, pairs, out, coded_by, prompter, share)
     if outcome is None:
         return 0
+    for record in outcome.lost:
+        print_error(record["error"])
     if not args.quiet:
         print(printable(str(outcome)), file=sys.stderr if args.json else sys.stdout)
     return 1 if outcome.failed else 0

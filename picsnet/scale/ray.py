@@ -37,6 +37,7 @@ from picsnet.scale.manifest import (
     Record,
     from_lines,
     latest,
+    lost,
     new_run,
     to_line,
 )
@@ -136,8 +137,8 @@ def encode_pictures(
         with _cluster(ray, workers):
             for done in _shown(_coded(ray, job, pending, unit, workers), len(pending), progress):
                 _ = done
-    named = {target for target, _, _ in targets}
-    everything = _finish(dst, named)
+    named = {target: f"{src.url}/{name}" for target, name, _ in targets}
+    everything = _finish(dst, named, digest)
     wrong = [r for name, r in everything.items() if name in named and r["status"] != OK]
     return Outcome(f"{dst.url}/{MANIFEST}", len(targets), before, wrong)
 
@@ -325,10 +326,17 @@ def _shown(done: Iterator[int], total: int, progress: bool) -> Iterator[int]:
             yield some
 
 
-def _finish(destination: Store, named: set[str]) -> dict[str, Record]:
-    """One manifest of all that is known, then the parts go."""
+def _finish(destination: Store, named: Mapping[str, str], digest: str) -> dict[str, Record]:
+    """One manifest of all that is known, then the parts go.
+
+    Args:
+        destination: of the outputs.
+        named: inputs by output; each has a record, if only of its loss.
+        digest: of the settings.
+    """
     there = destination.files()
     records = _records(destination, there)
+    records |= lost(named, records, digest)
     kept = {
         name: records[name]
         for name in sorted(records)

@@ -185,16 +185,13 @@ def encode_shares(
             journal.close()
     if not _all_well(fabric, problem) or not fabric.is_global_zero:
         return None
-    named = {target.relative_to(out).as_posix() for _, target in pairs}
+    named = {target.relative_to(out).as_posix(): item.path.as_posix() for item, target in pairs}
     records = merge_folder(
-        out,
-        lambda record: (
-            record["output"] in named
-            or (record["status"] == OK and (out / record["output"]).is_file())
-        ),
+        out, named, digest, lambda record: _fine(record) and (out / record["output"]).is_file()
     )
     wrong = [record for name, record in records.items() if name in named and not _fine(record)]
-    return Outcome(str(out / MANIFEST), len(pairs), sum(before), wrong)
+    missing = [record for record in wrong if record["settings"] is None]
+    return Outcome(str(out / MANIFEST), len(pairs), sum(before), wrong, missing)
 
 
 def _begin(
@@ -278,12 +275,17 @@ def _parent(fabric: Fabric) -> int | None:
 
 
 def _all_well(fabric: Fabric, problem: PicsnetError | None) -> bool:
-    """Wait for all; the first process that had a problem raises it."""
+    """Wait for all; the first process that had a problem raises it, and the first of all says
+    that there is one: its exit status is the one that is looked at."""
     mine = torch.zeros(fabric.world_size, dtype=torch.int32)
     mine[fabric.global_rank] = problem is not None
     flags = _sum(fabric, mine)
     if problem is not None and fabric.global_rank == flags.index(1):
         raise problem
+    if problem is None and any(flags) and fabric.is_global_zero:
+        raise PicsnetError(
+            "another process had a problem, told above; run the same command again to go on"
+        )
     return not any(flags)
 
 
