@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -128,3 +129,12 @@ def test_a_problem_of_another_process_is_the_first_ones_too(tmp_path: Path) -> N
     assert isinstance(second, OutputError)
     assert isinstance(first, PicsnetError) and "another process had a problem" in str(first)
     assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+def test_names_that_are_not_utf_8_are_noted(tmp_path: Path) -> None:
+    some = pairs(tmp_path, os.fsdecode(b"caf\xe9"), "n\N{LATIN SMALL LETTER E WITH ACUTE}e")
+    for before in (0, 2):
+        (outcome,) = share([some], tmp_path / "out", copies)
+        assert (outcome.before, outcome.failed) == (before, [])
+    records = from_lines((tmp_path / "out" / MANIFEST).read_bytes())
+    assert {record["input"] for record in records} == {item.path.as_posix() for item, _ in some}

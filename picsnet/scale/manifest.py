@@ -98,8 +98,8 @@ def _ordered(record: Record) -> Record:
 
 
 def to_line(record: Record) -> str:
-    """A record as it is written."""
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    """A record as it is written: ASCII, for names of files need not be UTF-8."""
+    return json.dumps(record) + "\n"
 
 
 def from_lines(data: bytes) -> Iterator[Record]:
