@@ -112,6 +112,8 @@ def encode_pictures(
     workers = workers or Workers()
     if min(unit, batch, workers.count) < 1:
         raise UsageError("unit, batch and workers must each be 1 or more")
+    if not all(0 <= share < math.inf for share in (workers.cpus, workers.gpus)):
+        raise UsageError("CPUs and GPUs of a worker must be 0 or more")
     if "memory://" in source + destination:
         raise UsageError("memory:// is each worker's own; name a folder or a bucket")
     ray = _ray()
@@ -228,8 +230,9 @@ def _pending(
 
 @contextlib.contextmanager
 def _cluster(ray: Any, workers: Workers) -> Iterator[None]:
-    """The caller's connection, or one of our own for a while."""
+    """The caller's connection, or one of our own for a while, with room for a worker."""
     if ray.is_initialized():
+        _check_room(workers, _nodes(ray), "this session's cluster")
         yield
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -255,9 +258,42 @@ def _cluster(ray: Any, workers: Workers) -> Iterator[None]:
             f"Ray cannot be reached at {address or 'this machine'} ({reason}); check --address"
         ) from None
     try:
+        _check_room(workers, _nodes(ray), address)
         yield
     finally:
         ray.shutdown()
+
+
+def _nodes(ray: Any) -> list[Mapping[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _check_room(
+    workers: Workers, nodes: Sequence[Mapping[str, float]], address: str | None
+) -> None:
+    """Ray waits without a word for a node that is large enough.
+
+    Args:
+        workers: what each needs.
+        nodes: what each has, by Ray's names.
+        address: of the cluster, which may yet grow: then a line says that it waits.
+
+    Raises:
+        UsageError: a worker fits on no node of a cluster that cannot grow.
+    """
+    if any(
+        workers.cpus <= node.get("CPU", 0) and workers.gpus <= node.get("GPU", 0) for node in nodes
+    ):
+        return
+    largest = [max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU")]
+    where = address or "this machine"
+    lack = (
+        f"a worker needs {workers.cpus:g} CPUs and {workers.gpus:g} GPUs, and no node of {where} "
+        f"has both (at most {largest[0]:g} and {largest[1]:g})"
+    )
+    if address is None:
+        raise UsageError(f"{lack}; lower --cpus-per-worker or --gpus-per-worker")
+    print(printable(f"picsnet: {lack}; waiting for one that has"), file=sys.stderr, flush=True)
 
 
 def _coded(
@@ -274,19 +310,19 @@ def _coded(
         }
         for number, start in enumerate(range(0, len(pictures), unit))
     ]
-    dataset = ray.data.from_items(units, override_num_blocks=min(len(units), MOST_BLOCKS))
-    results = dataset.map_batches(
-        UnitCoder,
-        fn_constructor_args=(job,),
-        batch_size=1,
-        batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(
-            size=min(workers.count, len(units)), max_tasks_in_flight_per_actor=2
-        ),
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus or None,
-    )
     try:
+        dataset = ray.data.from_items(units, override_num_blocks=min(len(units), MOST_BLOCKS))
+        results = dataset.map_batches(
+            UnitCoder,
+            fn_constructor_args=(job,),
+            batch_size=1,
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(
+                size=min(workers.count, len(units)), max_tasks_in_flight_per_actor=2
+            ),
+            num_cpus=workers.cpus,
+            num_gpus=workers.gpus or None,
+        )
         for rows in results.iter_batches(batch_size=None, batch_format="numpy"):
             yield int(rows["pictures"].sum())
     except Exception as error:
