@@ -56,6 +56,11 @@ def run(
     code: Callable[[argparse.Namespace, str, list[Pair], Runner], int],
 ) -> int:
     """Code this process's share by ``code``, which does so with the runner that it is given."""
+    if args.save_parts is not None:
+        raise UsageError(
+            f"--save-parts {args.save_parts}: --resume and several processes leave out what is "
+            "done, its parts too; leave one or the other out"
+        )
     out = _folder(args)
     prompter = user_prompts(args.prompt, args.prompts, len(pairs))
     coded_by = settings(args, mode)
