@@ -53,9 +53,10 @@ def run(
     args: argparse.Namespace,
     mode: str,
     pairs: list[Pair],
-    code: Callable[[argparse.Namespace, str, list[Pair], Runner], int],
+    code: Callable[[argparse.Namespace, str, list[Pair], Runner, int], int],
 ) -> int:
-    """Code this process's share by ``code``, which does so with the runner that it is given."""
+    """Code this process's share by ``code``, which does so with the runner that it is given, and
+    is told how many processes share this machine."""
     if args.save_parts is not None:
         raise UsageError(
             f"--save-parts {args.save_parts}: --resume and several processes leave out what is "
@@ -72,7 +73,7 @@ def run(
     def share(some: list[Pair], device: str, first: bool, notebook: sharding.Notebook) -> None:
         own = argparse.Namespace(**vars(args))
         own.device, own.quiet = device, args.quiet or not first
-        code(own, mode, some, _noting(notebook, args.debug))
+        code(own, mode, some, _noting(notebook, args.debug), processes.per_node)
 
     outcome = sharding.encode_shares(fabric, pairs, out, coded_by, prompter, share)
     if outcome is None:
