@@ -63,17 +63,24 @@ WORKER_BYTES = 4 * 2**30
 """Memory that a worker may need: large pictures go through the edge detector in strips."""
 
 
-def share_cores(inputs: int, workers: int | None = None) -> int:
+def share_cores(
+    inputs: int, workers: int | None = None, *, device: str = "cpu", processes: int = 1
+) -> int:
     """How many pictures to work on at once; torch's threads are divided among them.
 
     Args:
         inputs: how many pictures there are.
         workers: as the user wants it; None is one a core (as torch counts them: OMP_NUM_THREADS
-            and the process's affinity hold), as far as the machine's memory allows.
+            and the process's affinity hold), as far as this process's share of the machine's
+            memory allows. On CUDA it is one: how many a GPU's memory holds is not known.
+        device: that they work on, or "auto".
+        processes: that share this machine.
     """
     threads = torch.get_num_threads()
     if workers is None:
-        workers = max(1, min(threads, _physical_bytes() // WORKER_BYTES))
+        memory = _physical_bytes() // processes
+        on_gpu = check_device(device).startswith("cuda")
+        workers = 1 if on_gpu else max(1, min(threads, memory // WORKER_BYTES))
     workers = max(1, min(workers, inputs))
     torch.set_num_threads(max(1, threads // workers))
     return workers

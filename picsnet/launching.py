@@ -24,6 +24,11 @@ BACKEND = "gloo"
 SPREAD = ("auto", "ddp")
 """Strategies that put a process on each device and leave the rest to us."""
 
+SHELLS = ("bash", "interactive")
+"""Names of jobs that SLURM opens a shell for, unless the user gives another."""
+INTERACTIVE_STEPS = ("4294967290", "interactive")
+"""SLURM's number for the step that salloc's shell runs in (0xfffffffa)."""
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -92,14 +97,27 @@ def launcher(environment: Mapping[str, str] = os.environ) -> str | None:
     """What started this process as one of several: "torchrun", "srun", or None.
 
     A job script that calls python without srun is none of several tasks, whatever its job asked
-    for: only srun sets the variables of a step.
+    for: only srun sets the variables of a step. A shell that SLURM opened is a step, but what runs
+    in it is none of the step's tasks.
     """
     if "TORCHELASTIC_RUN_ID" in environment:
         return "torchrun"
-    step = any(name in environment for name in ("SLURM_STEP_ID", "SLURM_STEPID"))
-    if step and int(environment.get("SLURM_NTASKS", "1")) > 1:
+    step = environment.get("SLURM_STEP_ID", environment.get("SLURM_STEPID"))
+    if step is None or _is_shell(step, environment):
+        return None
+    if int(environment.get("SLURM_NTASKS", "1")) > 1:
         return "srun"
     return None
+
+
+def _is_shell(step: str, environment: Mapping[str, str]) -> bool:
+    """Whether a step is a shell, opened by salloc or by ``srun --pty bash``.
+
+    The job's name alone does not say so: srun's tasks inherit it of the salloc that they are in.
+    """
+    named = environment.get("SLURM_JOB_NAME") in SHELLS
+    terminal = any(name in environment for name in ("SLURM_PTY_PORT", "SLURM_PTY_WIN_COL"))
+    return step in INTERACTIVE_STEPS or (named and terminal)
 
 
 def find_processes(

@@ -24,6 +24,11 @@ def stamps(value: Any) -> list[str]:
     return list(_stamp_of(value)) if isinstance(value, str) and value else []
 
 
+def forget() -> None:
+    """Look at the files again: in a long session they may have changed since they were stamped."""
+    _stamp_of.cache_clear()
+
+
 @functools.cache
 def _stamp_of(name: str) -> tuple[str, ...]:
     for path in (Path(name), shipped.FOLDER / name):

@@ -37,6 +37,20 @@ def test_a_job_script_without_srun_is_no_task() -> None:
 
 
 @pytest.mark.parametrize(
+    ("variables", "by"),
+    [
+        ({"SLURM_JOB_NAME": "bash", "SLURM_PTY_PORT": "41234"}, None),  # srun -n 6 --pty bash
+        ({"SLURM_JOB_NAME": "interactive", "SLURM_STEP_ID": "4294967290"}, None),  # salloc
+        ({"SLURM_JOB_NAME": "interactive"}, "srun"),  # srun in salloc's shell
+        ({"SLURM_JOB_NAME": "bash"}, "srun"),  # srun bash job.sh
+        ({"SLURM_JOB_NAME": "python", "SLURM_PTY_PORT": "41234"}, "srun"),
+    ],
+)
+def test_a_shell_that_slurm_opened_is_no_task(variables: dict[str, str], by: str | None) -> None:
+    assert launcher(SRUN | variables) == by
+
+
+@pytest.mark.parametrize(
     ("variables", "options", "words"),
     [
         (TORCHRUN, (2, None), "4 processes on each of 2 nodes"),

@@ -136,6 +136,7 @@ def test_a_folder_where_another_run_writes_is_refused(
     ("options", "words"),
     [
         (["--resume"], "-o FOLDER"),
+        (["--resume", "-o", "x", "--mode", "pic", "--save-parts", "y"], "--save-parts y"),
         (["--devices", "two", "-o", "x"], "must be a number"),
         (["--devices", "0", "-o", "x"], "1 or more"),
         (["--devices", "2", "--device", "cuda:7", "-o", "x"], "cuda:7"),

@@ -15,6 +15,7 @@ import pytest
 from picsnet.errors import DataError, UsageError
 from picsnet.scale import stores
 from picsnet.scale.manifest import MANIFEST, PARTS, from_lines
+from picsnet.scale.ray import Workers, _check_room, _finish, encode_pictures
 from picsnet.scale.settings import EncodeSettings
 from picsnet.scale.stores import Store
 from picsnet.scale.units import BEGUN, Job, Picture, UnitCoder
@@ -165,3 +166,30 @@ def test_one_of_two_workers_is_killed_and_nothing_is_lost_or_done_twice(
     fresh = UnitCoder(coder.job).code(0, [Picture("map00.png", "map00.pics", sample["version"])])
     assert timeless(fresh) == timeless([sample])
     assert json.loads(json.dumps(sample)) == sample
+
+
+def test_a_picture_that_no_worker_noted_has_failed(coder: UnitCoder, tmp_path: Path) -> None:
+    coder.code(0, pictures(1))
+    out = Store(f"file://{tmp_path / 'out'}")
+    named = {f"map{n:02}.pics": f"maps/map{n:02}.png" for n in (1, 2)}
+    records = _finish(out, named, coder.job.digest)
+    assert [record["status"] for record in records.values()] == ["ok", "error"]
+    assert "map02.png: no record" in records["map02.pics"]["error"]
+    assert manifest(tmp_path / "out") == [*records.values()]
+
+
+def test_workers_that_fit_nowhere_are_refused_or_waited_for(
+    maps_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0, "memory": 1e9}]
+    for fits in (Workers(cpus=8), Workers(cpus=2, gpus=0.5), Workers(cpus=0)):
+        _check_room(fits, nodes, None)
+    for large in (Workers(cpus=9), Workers(gpus=2), Workers(cpus=4, gpus=1)):
+        with pytest.raises(UsageError, match="no node of this machine has both"):
+            _check_room(large, nodes, None)
+    assert capsys.readouterr().err == ""
+    _check_room(Workers(gpus=2), nodes, "auto")  # such a cluster may grow
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("waiting for one that has")
+    with pytest.raises(UsageError, match="0 or more"):
+        encode_pictures(str(maps_folder), str(tmp_path), SETTINGS, Workers(gpus=-1))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from picsnet.samples import sample_files
 from tests.conftest import REPOSITORY, drawn_map
 
 CODING = ("constriction", "numpy", "PIL", "safetensors", "torch")
@@ -105,3 +106,9 @@ def test_light_verbs_answer_at_once(verb: str, coded: tuple[Path, set[str]]) -> 
         subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
         spent.append(time.perf_counter() - start)
     assert min(spent) < 1.0
+
+
+def test_samples_are_found_without_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "skimage", raising=False)
+    assert all(path.is_file() for path in sample_files().values())
+    assert "skimage" not in sys.modules

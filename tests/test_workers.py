@@ -195,6 +195,36 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("device", "processes", "asked", "workers", "each"),
+    [
+        ("cpu", 1, None, 4, 4),
+        ("cpu", 2, None, 2, 8),  # the other has half of the memory
+        ("cpu", 8, None, 1, 16),
+        ("cpu", 8, 3, 3, 5),
+        ("cuda", 1, None, 1, 16),
+        ("cuda", 1, 2, 2, 8),
+    ],
+)
+def test_processes_share_memory_and_a_gpu_has_one_worker(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    processes: int,
+    asked: int | None,
+    workers: int,
+    each: int,
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(device == "cuda"))
+    monkeypatch.setattr(devices, "_physical_bytes", lambda: 16 * 2**30)
+    for name in (device, "auto"):
+        assert share_cores(100, asked, device=name, processes=processes) == workers
+    assert given == [each, each]
+
+
+@pytest.mark.parametrize(
     ("threads", "gigabytes", "inputs", "asked", "workers", "each"),
     [
         (2, 24, 100, None, 2, 1),

@@ -113,7 +113,7 @@ def _workers(args: argparse.Namespace, pairs: list[Pair]) -> int:
     if drawn is None:
         from picsnet.devices import share_cores
 
-        return share_cores(len(pairs), args.workers)
+        return share_cores(len(pairs), args.workers, device=args.device)
     if args.workers is not None:
         raise UsageError(
             f"--workers {args.workers}: is for sketches, and {drawn} is drawn from a prompt; leave "

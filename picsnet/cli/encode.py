@@ -118,7 +118,9 @@ def run(args: argparse.Namespace) -> int:
     return _code(args, mode, pairs, run_chunks)
 
 
-def _code(args: argparse.Namespace, mode: str, pairs: list[Pair], runner: many.Runner) -> int:
+def _code(
+    args: argparse.Namespace, mode: str, pairs: list[Pair], runner: many.Runner, processes: int = 1
+) -> int:
     prompter = user_prompts(args.prompt, args.prompts, len(pairs))
     from picsnet.devices import share_cores
     from picsnet.scale.encoding import Encoder
@@ -138,7 +140,8 @@ def _code(args: argparse.Namespace, mode: str, pairs: list[Pair], runner: many.R
     # Sketches are coded side by side, prompts found for several pictures together.
     together, workers = args.batch, 1
     if mode == "sketch":
-        together, workers = 1, share_cores(len(pairs), args.workers)
+        together = 1
+        workers = share_cores(len(pairs), args.workers, device=args.device, processes=processes)
     return runner(pairs, together, work, _describe, args.json, args.quiet, workers)
 
 

@@ -14,7 +14,7 @@ from picsnet.cli.prompts import user_prompts
 from picsnet.errors import PicsnetError, UsageError
 from picsnet.launching import find_processes, launcher
 from picsnet.scale.settings import EncodeSettings
-from picsnet.terminal import printable
+from picsnet.terminal import print_error, printable
 
 AUTO = "auto"
 
@@ -53,9 +53,15 @@ def run(
     args: argparse.Namespace,
     mode: str,
     pairs: list[Pair],
-    code: Callable[[argparse.Namespace, str, list[Pair], Runner], int],
+    code: Callable[[argparse.Namespace, str, list[Pair], Runner, int], int],
 ) -> int:
-    """Code this process's share by ``code``, which does so with the runner that it is given."""
+    """Code this process's share by ``code``, which does so with the runner that it is given, and
+    is told how many processes share this machine."""
+    if args.save_parts is not None:
+        raise UsageError(
+            f"--save-parts {args.save_parts}: --resume and several processes leave out what is "
+            "done, its parts too; leave one or the other out"
+        )
     out = _folder(args)
     prompter = user_prompts(args.prompt, args.prompts, len(pairs))
     coded_by = settings(args, mode)
@@ -67,11 +73,13 @@ def run(
     def share(some: list[Pair], device: str, first: bool, notebook: sharding.Notebook) -> None:
         own = argparse.Namespace(**vars(args))
         own.device, own.quiet = device, args.quiet or not first
-        code(own, mode, some, _noting(notebook, args.debug))
+        code(own, mode, some, _noting(notebook, args.debug), processes.per_node)
 
     outcome = sharding.encode_shares(fabric, pairs, out, coded_by, prompter, share)
     if outcome is None:
         return 0
+    for record in outcome.lost:
+        print_error(record["error"])
     if not args.quiet:
         print(printable(str(outcome)), file=sys.stderr if args.json else sys.stdout)
     return 1 if outcome.failed else 0

@@ -23,7 +23,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="sketches coded at once; files do not depend on it (default: one a core, as far as "
-        "memory allows)",
+        "memory allows; on CUDA one)",
     )
 
 

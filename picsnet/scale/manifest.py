@@ -15,8 +15,8 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,34 @@ def failed(error: str, **known: Any) -> Record:
     return _ordered({"status": ERROR, "error": error, **known})
 
 
+def lost(names: Mapping[str, str], records: Mapping[str, Record], digest: str) -> dict[str, Record]:
+    """Records of pictures that nothing is known of with these settings, by output: they failed.
+
+    Args:
+        names: of the inputs, by output.
+        records: what is known, by output.
+        digest: of the settings.
+    """
+    return {
+        output: failed(
+            f"{name}: no record; run the same command again",
+            input=name,
+            output=output,
+            key=None,
+            settings=None,
+        )
+        for output, name in names.items()
+        if records.get(output, {}).get("settings") != digest
+    }
+
+
 def _ordered(record: Record) -> Record:
     return {name: record.get(name) for name in COLUMNS} | record
 
 
 def to_line(record: Record) -> str:
-    """A record as it is written."""
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    """A record as it is written: ASCII, for names of files need not be UTF-8."""
+    return json.dumps(record) + "\n"
 
 
 def from_lines(data: bytes) -> Iterator[Record]:
@@ -111,12 +132,14 @@ class Outcome:
         pictures: that were named.
         before: of them, done by earlier runs.
         failed: records of those that could not be coded.
+        lost: of them, those that no process has told of.
     """
 
     manifest: str
     pictures: int
     before: int
     failed: list[Record]
+    lost: list[Record] = field(default_factory=list)
 
     def __str__(self) -> str:
         now = self.pictures - self.before - len(self.failed)
@@ -198,12 +221,16 @@ def check_free(out: Path) -> None:
             continue
 
 
-def merge_folder(out: Path, keep: Callable[[Record], bool]) -> dict[str, Record]:
+def merge_folder(
+    out: Path, names: Mapping[str, str], digest: str, keep: Callable[[Record], bool]
+) -> dict[str, Record]:
     """Manifest and journals to one manifest; then the journals go.
 
     Args:
         out: the folder.
-        keep: which records stay.
+        names: of this run's inputs, by output: each has a record, if only of its loss.
+        digest: of its settings.
+        keep: which records of others stay.
 
     Returns:
         The records, in the manifest's order.
@@ -213,7 +240,8 @@ def merge_folder(out: Path, keep: Callable[[Record], bool]) -> dict[str, Record]
     """
     journals = _journals(out)
     records = read_folder(out)
-    kept = {name: records[name] for name in sorted(records) if keep(records[name])}
+    records |= lost(names, records, digest)
+    kept = {name: records[name] for name in sorted(records) if name in names or keep(records[name])}
     with atomic_write(out / MANIFEST) as part, open(part, "w", encoding="utf-8") as file:
         file.writelines(map(to_line, kept.values()))
     for path in journals:

@@ -37,6 +37,7 @@ from picsnet.scale.manifest import (
     Record,
     from_lines,
     latest,
+    lost,
     new_run,
     to_line,
 )
@@ -111,6 +112,8 @@ def encode_pictures(
     workers = workers or Workers()
     if min(unit, batch, workers.count) < 1:
         raise UsageError("unit, batch and workers must each be 1 or more")
+    if not all(0 <= share < math.inf for share in (workers.cpus, workers.gpus)):
+        raise UsageError("CPUs and GPUs of a worker must be 0 or more")
     if "memory://" in source + destination:
         raise UsageError("memory:// is each worker's own; name a folder or a bucket")
     ray = _ray()
@@ -136,8 +139,8 @@ def encode_pictures(
         with _cluster(ray, workers):
             for done in _shown(_coded(ray, job, pending, unit, workers), len(pending), progress):
                 _ = done
-    named = {target for target, _, _ in targets}
-    everything = _finish(dst, named)
+    named = {target: f"{src.url}/{name}" for target, name, _ in targets}
+    everything = _finish(dst, named, digest)
     wrong = [r for name, r in everything.items() if name in named and r["status"] != OK]
     return Outcome(f"{dst.url}/{MANIFEST}", len(targets), before, wrong)
 
@@ -227,8 +230,9 @@ def _pending(
 
 @contextlib.contextmanager
 def _cluster(ray: Any, workers: Workers) -> Iterator[None]:
-    """The caller's connection, or one of our own for a while."""
+    """The caller's connection, or one of our own for a while, with room for a worker."""
     if ray.is_initialized():
+        _check_room(workers, _nodes(ray), "this session's cluster")
         yield
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -254,9 +258,42 @@ def _cluster(ray: Any, workers: Workers) -> Iterator[None]:
             f"Ray cannot be reached at {address or 'this machine'} ({reason}); check --address"
         ) from None
     try:
+        _check_room(workers, _nodes(ray), address)
         yield
     finally:
         ray.shutdown()
+
+
+def _nodes(ray: Any) -> list[Mapping[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _check_room(
+    workers: Workers, nodes: Sequence[Mapping[str, float]], address: str | None
+) -> None:
+    """Ray waits without a word for a node that is large enough.
+
+    Args:
+        workers: what each needs.
+        nodes: what each has, by Ray's names.
+        address: of the cluster, which may yet grow: then a line says that it waits.
+
+    Raises:
+        UsageError: a worker fits on no node of a cluster that cannot grow.
+    """
+    if any(
+        workers.cpus <= node.get("CPU", 0) and workers.gpus <= node.get("GPU", 0) for node in nodes
+    ):
+        return
+    largest = [max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU")]
+    where = address or "this machine"
+    lack = (
+        f"a worker needs {workers.cpus:g} CPUs and {workers.gpus:g} GPUs, and no node of {where} "
+        f"has both (at most {largest[0]:g} and {largest[1]:g})"
+    )
+    if address is None:
+        raise UsageError(f"{lack}; lower --cpus-per-worker or --gpus-per-worker")
+    print(printable(f"picsnet: {lack}; waiting for one that has"), file=sys.stderr, flush=True)
 
 
 def _coded(
@@ -273,19 +310,19 @@ def _coded(
         }
         for number, start in enumerate(range(0, len(pictures), unit))
     ]
-    dataset = ray.data.from_items(units, override_num_blocks=min(len(units), MOST_BLOCKS))
-    results = dataset.map_batches(
-        UnitCoder,
-        fn_constructor_args=(job,),
-        batch_size=1,
-        batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(
-            size=min(workers.count, len(units)), max_tasks_in_flight_per_actor=2
-        ),
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus or None,
-    )
     try:
+        dataset = ray.data.from_items(units, override_num_blocks=min(len(units), MOST_BLOCKS))
+        results = dataset.map_batches(
+            UnitCoder,
+            fn_constructor_args=(job,),
+            batch_size=1,
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(
+                size=min(workers.count, len(units)), max_tasks_in_flight_per_actor=2
+            ),
+            num_cpus=workers.cpus,
+            num_gpus=workers.gpus or None,
+        )
         for rows in results.iter_batches(batch_size=None, batch_format="numpy"):
             yield int(rows["pictures"].sum())
     except Exception as error:
@@ -325,10 +362,17 @@ def _shown(done: Iterator[int], total: int, progress: bool) -> Iterator[int]:
             yield some
 
 
-def _finish(destination: Store, named: set[str]) -> dict[str, Record]:
-    """One manifest of all that is known, then the parts go."""
+def _finish(destination: Store, named: Mapping[str, str], digest: str) -> dict[str, Record]:
+    """One manifest of all that is known, then the parts go.
+
+    Args:
+        destination: of the outputs.
+        named: inputs by output; each has a record, if only of its loss.
+        digest: of the settings.
+    """
     there = destination.files()
     records = _records(destination, there)
+    records |= lost(named, records, digest)
     kept = {
         name: records[name]
         for name in sorted(records)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 
 from picsnet import __version__
-from picsnet.stamps import stamps
+from picsnet.decoder.spec import load_spec
+from picsnet.stamps import forget, stamps
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,22 @@ class EncodeSettings:
         """Of all settings, picsnet's version and the local weights that are named: 16 hex digits.
 
         Made once a run, by one process: another machine may have its weights at other times.
+
+        Raises:
+            ConfigError: there is no such decoder.
         """
-        depends = {"picsnet": __version__, **asdict(self), "files": stamps(asdict(self))}
+        forget()
+        depends = {"picsnet": __version__, **asdict(self), "files": stamps(self._weights())}
         return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _weights(self) -> list[str]:
+        """What names weights; other settings' words may be folders' names by chance."""
+        _, _, detector = self.sketcher.partition("hed:")
+        named = [self.ckpt, detector, self.clip, self.captioner, self.decoder]
+        if self.decoder is not None:
+            spec = load_spec(self.decoder)
+            named += [spec.pipeline, spec.controlnet, spec.clip]
+        return [os.path.expanduser(name) for name in named if name]
 
 
 def content_key(digest: str, data: bytes, prompt: str | None) -> str:

@@ -149,7 +149,8 @@ def encode_shares(
 
     Args:
         fabric: as `launch` gives it; all processes must call this with the same arguments.
-        pairs: pictures and the files that they become, under ``out``.
+        pairs: pictures and the files that they become, under ``out``. The first process's count:
+            a file that comes late is not in all lists.
         out: a folder that all processes see.
         settings: what ``code`` codes with; they are part of the key.
         prompter: prompts that were given, likewise.
@@ -161,10 +162,10 @@ def encode_shares(
     Raises:
         PicsnetError: nothing can be coded, or a process died. What is done stays done.
     """
-    begun = _begin(fabric, out, settings)
+    begun = _begin(fabric, out, settings, pairs)
     if begun is None:
         return None
-    run, digest = begun
+    run, digest, pairs = begun
     before = _done(fabric, pairs, out, digest, prompter)
     pending = [pair for pair, done in zip(pairs, before, strict=True) if not done]
     share = pending[fabric.global_rank :: fabric.world_size]
@@ -184,32 +185,31 @@ def encode_shares(
             journal.close()
     if not _all_well(fabric, problem) or not fabric.is_global_zero:
         return None
-    named = {target.relative_to(out).as_posix() for _, target in pairs}
+    named = {target.relative_to(out).as_posix(): item.path.as_posix() for item, target in pairs}
     records = merge_folder(
-        out,
-        lambda record: (
-            record["output"] in named
-            or (record["status"] == OK and (out / record["output"]).is_file())
-        ),
+        out, named, digest, lambda record: _fine(record) and (out / record["output"]).is_file()
     )
     wrong = [record for name, record in records.items() if name in named and not _fine(record)]
-    return Outcome(str(out / MANIFEST), len(pairs), sum(before), wrong)
+    missing = [record for record in wrong if record["settings"] is None]
+    return Outcome(str(out / MANIFEST), len(pairs), sum(before), wrong, missing)
 
 
-def _begin(fabric: Fabric, out: Path, settings: EncodeSettings) -> tuple[str, str] | None:
-    """(name of the run, digest of the settings), or None where another process tells of a
-    problem."""
-    said: tuple[str, str, PicsnetError | None] = ("", "", None)
+def _begin(
+    fabric: Fabric, out: Path, settings: EncodeSettings, pairs: Sequence[Pair]
+) -> tuple[str, str, Sequence[Pair]] | None:
+    """(name of the run, digest of the settings, pairs) of the first process, or None where it
+    tells of a problem."""
+    said: tuple[str, str, Sequence[Pair], PicsnetError | None] = ("", "", [], None)
     if fabric.is_global_zero:
         try:
             _tidy(out)
-            said = (new_run(), settings.digest(), None)
+            said = (new_run(), settings.digest(), pairs, None)
         except PicsnetError as error:
-            said = ("", "", error)
+            said = ("", "", [], error)
     with _together():
-        run, digest, problem = fabric.broadcast(said)
+        run, digest, pairs, problem = fabric.broadcast(said)
     if problem is None:
-        return run, digest
+        return run, digest, pairs
     if fabric.is_global_zero:
         raise problem
     return None
@@ -275,12 +275,17 @@ def _parent(fabric: Fabric) -> int | None:
 
 
 def _all_well(fabric: Fabric, problem: PicsnetError | None) -> bool:
-    """Wait for all; the first process that had a problem raises it."""
+    """Wait for all; the first process that had a problem raises it, and the first of all says
+    that there is one: its exit status is the one that is looked at."""
     mine = torch.zeros(fabric.world_size, dtype=torch.int32)
     mine[fabric.global_rank] = problem is not None
     flags = _sum(fabric, mine)
     if problem is not None and fabric.global_rank == flags.index(1):
         raise problem
+    if problem is None and any(flags) and fabric.is_global_zero:
+        raise PicsnetError(
+            "another process had a problem, told above; run the same command again to go on"
+        )
     return not any(flags)
 
 

@@ -1,0 +1,44 @@
+"""What a digest of settings depends on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from picsnet.scale.settings import EncodeSettings
+
+
+def test_words_that_are_folders_by_chance_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = EncodeSettings(mode="sketch", judge="clip", prompt_from="caption")
+    before = settings.digest()
+    for name in ("sketch", "clip", "caption", "bundled"):
+        Path(name).mkdir()
+        Path(name, "notes.txt").write_text("mine")
+    assert settings.digest() == before
+
+
+@pytest.mark.parametrize("part", ["detector", "pipeline", "control", "clip", "captioner", "ckpt"])
+def test_weights_count_wherever_they_are_named(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("detector", "pipeline", "control", "clip", "captioner", "ckpt"):
+        Path("models", name).mkdir(parents=True)
+        Path("models", name, "weights.bin").write_text("one")
+    Path("models", "own.yaml").write_text("pipeline: pipeline\ncontrolnet: control\nclip: clip\n")
+    settings = EncodeSettings(
+        mode="pics",
+        ckpt="models/ckpt",
+        sketcher="hed:~/models/detector",
+        decoder="models/own.yaml",
+        captioner="models/captioner",
+    )
+    before = settings.digest()
+    assert settings.digest() == before
+    Path("models", part, "weights.bin").write_text("other")
+    assert settings.digest() != before

@@ -1,0 +1,140 @@
+"""Processes that share a folder, as threads: what they agree on, and what one tells of another."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from picsnet.errors import OutputError, PicsnetError
+from picsnet.files import InputFile
+from picsnet.scale import settings
+from picsnet.scale.manifest import MANIFEST, Outcome, from_lines
+from picsnet.scale.settings import EncodeSettings
+from picsnet.scale.sharding import Notebook, Pair, encode_shares
+from tests.vectors import FOLDER as VECTORS
+
+SETTINGS = EncodeSettings(ckpt=str(VECTORS / "picsnet-context"), sketcher="map")
+
+
+class Ranks:
+    """What the processes of a run tell each other."""
+
+    def __init__(self, count: int) -> None:
+        self.barrier = threading.Barrier(count, timeout=20)
+        self.said: list[Any] = [None] * count
+
+    def exchange(self, rank: int, value: Any) -> list[Any]:
+        self.said[rank] = value
+        self.barrier.wait()
+        everything = [*self.said]
+        self.barrier.wait()
+        return everything
+
+
+class Rank:
+    """As much of a Fabric as sharing needs."""
+
+    device = "cpu"
+
+    def __init__(self, ranks: Ranks, rank: int) -> None:
+        self.ranks, self.global_rank, self.local_rank = ranks, rank, rank
+        self.world_size, self.is_global_zero = len(ranks.said), rank == 0
+
+    def broadcast(self, value: Any) -> Any:
+        return self.ranks.exchange(self.global_rank, value)[0]
+
+    def all_reduce(self, flags: torch.Tensor, reduce_op: str) -> torch.Tensor:
+        assert reduce_op == "sum"
+        everything = self.ranks.exchange(self.global_rank, flags)
+        if len({len(one) for one in everything}) > 1:
+            raise RuntimeError("of unequal lengths")  # gloo waits, or mixes them up
+        return torch.stack(everything).sum(0)
+
+
+def pairs(folder: Path, *names: str) -> list[Pair]:
+    for name in names:
+        (folder / name).write_bytes(name.encode(errors="surrogateescape"))
+    return [
+        (InputFile(folder / name, Path(name)), folder / "out" / f"{name}.pics") for name in names
+    ]
+
+
+def copies(some: list[Pair], device: str, first: bool, notebook: Notebook) -> None:
+    """Stands for coding."""
+    for item, target in some:
+        target.write_bytes(item.path.read_bytes())
+        record = {"width": 8, "height": 8, "layers": {}, "seconds": 0.0}
+        notebook.note((item, target), notebook.key(item), record)
+
+
+def share(lists: Sequence[Sequence[Pair]], out: Path, code: Any) -> list[Any]:
+    """What each process returns or raises."""
+    ranks = Ranks(len(lists))
+
+    def run(number: int) -> Outcome | PicsnetError | None:
+        fabric: Any = Rank(ranks, number)
+        try:
+            return encode_shares(fabric, lists[number], out, SETTINGS, lambda item: None, code)
+        except PicsnetError as error:
+            return error
+
+    with ThreadPoolExecutor(len(lists)) as pool:
+        return list(pool.map(run, range(len(lists))))
+
+
+def test_the_first_process_says_what_there_is(tmp_path: Path) -> None:
+    late = pairs(tmp_path, "a", "aa", "b", "c", "d")  # "aa" came when the first had listed
+    known = [pair for pair in late if pair[0].path.name != "aa"]
+    outcome, other = share([known, late], tmp_path / "out", copies)
+    assert other is None and (outcome.pictures, outcome.failed) == (4, [])
+    written = sorted(path.name for path in (tmp_path / "out").glob("*.pics"))
+    assert written == ["a.pics", "b.pics", "c.pics", "d.pics"]
+
+
+def test_a_picture_that_nothing_is_known_of_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def code(some: list[Pair], device: str, first: bool, notebook: Notebook) -> None:
+        copies([pair for pair in some if pair[0].path.name != "b"], device, first, notebook)
+
+    some = pairs(tmp_path, "a", "b", "c")
+    (outcome,) = share([some], tmp_path / "out", code)
+    (record,) = outcome.failed
+    assert outcome.lost == [record] and record["output"] == "b.pics"
+    assert "b: no record; run the same command again" in record["error"]
+    lines = (tmp_path / "out" / MANIFEST).read_bytes()
+    assert [one["status"] for one in from_lines(lines)] == ["ok", "error", "ok"]
+    (outcome,) = share([some], tmp_path / "out", copies)
+    assert (outcome.before, outcome.failed) == (2, [])
+    monkeypatch.setattr(settings, "__version__", "another")  # old records tell nothing then
+    (outcome,) = share([some], tmp_path / "out", code)
+    assert [record["output"] for record in outcome.lost] == ["b.pics"]
+
+
+def test_a_problem_of_another_process_is_the_first_ones_too(tmp_path: Path) -> None:
+    def code(some: list[Pair], device: str, first: bool, notebook: Notebook) -> None:
+        copies(some, device, first, notebook)
+        if not first:
+            raise OutputError("disk full")
+
+    some = pairs(tmp_path, "a", "b", "c")
+    first, second = share([some, some], tmp_path / "out", code)
+    assert isinstance(second, OutputError)
+    assert isinstance(first, PicsnetError) and "another process had a problem" in str(first)
+    assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+def test_names_that_are_not_utf_8_are_noted(tmp_path: Path) -> None:
+    some = pairs(tmp_path, os.fsdecode(b"caf\xe9"), "n\N{LATIN SMALL LETTER E WITH ACUTE}e")
+    for before in (0, 2):
+        (outcome,) = share([some], tmp_path / "out", copies)
+        assert (outcome.before, outcome.failed) == (before, [])
+    records = from_lines((tmp_path / "out" / MANIFEST).read_bytes())
+    assert {record["input"] for record in records} == {item.path.as_posix() for item, _ in some}
