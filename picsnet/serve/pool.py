@@ -42,9 +42,10 @@ class Ticket:
     Attributes:
         name: by which its client can ask for it.
         client: its address.
-        state: "receiving", "waiting" or "working".
+        state: "receiving", "waiting", "working" or "sending".
         kind: what is usual is known by: the verb and the mode.
         since: when it came into its state, seconds of the monotonic clock.
+        attended: whether its client is still there, or is being answered.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Ticket:
     state: str = "receiving"
     kind: str = ""
     since: float = field(default_factory=time.monotonic)
+    attended: bool = True
     message: dict[str, Any] = field(default_factory=dict)
     body: bytes = b""
     future: asyncio.Future[Answer] | None = None
@@ -109,7 +111,7 @@ class Pool:
         return self._ready > 0 and not self.stopping
 
     def count(self, state: str) -> int:
-        """Requests that are "receiving", "waiting" or "working"."""
+        """Requests that are "receiving", "waiting", "working" or "sending"."""
         return sum(ticket.state == state for ticket in self._tickets.values())
 
     @property
@@ -170,6 +172,7 @@ class Pool:
         try:
             yield ticket
         finally:
+            ticket.attended = False
             if ticket.state != "working":
                 self._release(ticket)
 
@@ -279,7 +282,10 @@ class Pool:
                 self._note(ticket.kind, time.monotonic() - start)
             finally:
                 ticket.body = b""
-                self._release(ticket)
+                if ticket.attended:
+                    ticket.become("sending")
+                else:
+                    self._release(ticket)
             if reason:
                 # Stopped before the next one is taken: what was in work must not go on beside it.
                 await worker.kill()
