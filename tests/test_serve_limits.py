@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -22,6 +24,7 @@ from starlette.types import Message
 
 from benchmarks.service import Service, gauge, settle
 from picsnet.bitstream import PicsFile, SketchLayer, write
+from picsnet.cli import main
 from picsnet.serve.app import make_app
 from picsnet.serve.metrics import Metrics
 from picsnet.serve.pool import Pool
@@ -316,3 +319,73 @@ def test_it_stops_though_nobody_reads_its_log(monkeypatch: pytest.MonkeyPatch) -
         assert process.wait(30) == 0
     finally:
         process.kill()
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, tries = asyncio.create_subprocess_exec, 0
+
+    async def flaky(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        nonlocal tries
+        tries += 1
+        if tries == 2:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return await start(sys.executable, "-c", _WORKER, **options)
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", flaky)
+    lines: list[str] = []
+
+    async def play() -> None:
+        pool = Pool(Models(), Limits(), lines.append, print)
+        for number in range(2):
+            async with asyncio.timeout(10):
+                while not (pool.ready and tries == 1 + 2 * number):
+                    await asyncio.sleep(0.01)
+            os.kill(pool.processes[0], signal.SIGKILL)
+        assert not pool.failed.done()
+        await pool.stop()
+
+    asyncio.run(play())
+    assert any("cannot be started (Resource temporarily unavailable)" in line for line in lines)
+    assert any(line.endswith("trying again in 1 s") for line in lines)
+
+
+_WORKER = """
+import sys, time
+from picsnet.serve.frames import pack
+sys.stdout.buffer.write(pack({"about": {}}))
+sys.stdout.flush()
+time.sleep(60)
+"""
+
+
+def test_a_first_worker_that_cannot_be_started_ends_the_service(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", fail)
+    assert main(["serve", "--port", "0", "--decoder", "none", "--quiet"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("picsnet: error: a worker cannot be started (Cannot allocate memory);")
+
+
+def test_a_fault_that_ends_a_worker_s_loop_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fault(*_: object) -> None:
+        raise KeyError("about")
+
+    monkeypatch.setattr("picsnet.serve.pool._Worker.start", fault)
+    lines: list[str] = []
+
+    async def play() -> int:
+        limits, metrics = Limits(), Metrics()
+        pool = Pool(Models(), limits, lines.append, print)
+        await asyncio.wait_for(asyncio.shield(pool.failed), 10)
+        app = make_app(lambda: pool, limits, metrics)
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://x"
+        ) as client:
+            return (await client.get("/healthz")).status_code
+
+    assert asyncio.run(play()) == 503
+    assert lines == ["a worker's loop ended: KeyError: 'about'; start the service again"]

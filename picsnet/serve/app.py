@@ -189,7 +189,9 @@ def make_app(pool: Callable[[], Pool], limits: Limits, metrics: Metrics) -> Fast
 
     @app.get("/healthz")
     async def healthz() -> Response:
-        """The process answers."""
+        """The process answers, and can work or mend itself; else 503."""
+        if pool().failed.done():
+            raise Refusal(503, "the workers have failed; the server ends, and its log says why")
         return JSONResponse({"status": "alive"}, headers=_UNSTORED)
 
     @app.get("/readyz")
