@@ -157,7 +157,7 @@ def make_app(pool: Callable[[], Pool], limits: Limits, metrics: Metrics) -> Fast
                 raise Refusal(422, str(error)) from None
             return JSONResponse(record, headers=_UNSTORED)
 
-        return await _admitted(request, pool(), ask)
+        return await _admitted(request, pool(), ask, named=False)
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -214,14 +214,17 @@ _Submit = Callable[[dict[str, Any], bytes, str], Awaitable[Answer]]
 
 
 async def _admitted(
-    request: Request, pool: Pool, ask: Callable[[_Submit], Awaitable[Response]]
+    request: Request,
+    pool: Pool,
+    ask: Callable[[_Submit], Awaitable[Response]],
+    named: bool = True,
 ) -> Response:
     """Take a place, then read, wait and work; a client that goes away gives its place back.
 
     The answer keeps the place until its client has taken it, so that answers in memory are bounded
-    as bodies are.
+    as bodies are. What is done at once is not named: nobody asks where it stands.
     """
-    name = request.headers.get("x-request-id") or uuid.uuid4().hex
+    name = (named and request.headers.get("x-request-id")) or uuid.uuid4().hex
     if not _NAME.fullmatch(name):
         raise Refusal(400, "X-Request-Id: must be 8 to 64 letters, digits, - and _")
     client = request.client.host if request.client else ""
@@ -243,7 +246,8 @@ async def _admitted(
                 await asyncio.gather(work, gone, return_exceptions=True)
 
         response = await ask(submit)
-        response.headers["x-request-id"] = name
+        if named:
+            response.headers["x-request-id"] = name
         ticket.become("sending")
         return _Taken(response, place.pop_all())
 
