@@ -312,7 +312,7 @@ def gauge(address: str, name: str) -> float:
 def settle(address: str, seconds: float = 60) -> None:
     """Wait until nothing is in work: those who hung up may have left something there."""
     end = time.monotonic() + seconds
-    names = ("picsnet_in_work", "picsnet_queue_length", "picsnet_receiving")
+    names = ("picsnet_in_work", "picsnet_queue_length", "picsnet_receiving", "picsnet_sending")
     while any(gauge(address, name) for name in names) and time.monotonic() < end:
         time.sleep(0.05)
 

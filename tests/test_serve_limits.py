@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -11,13 +13,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.types import Message
 
 from benchmarks.service import Service, gauge, settle
+from picsnet.bitstream import PicsFile, SketchLayer, write
+from picsnet.cli import main
+from picsnet.serve.app import make_app
+from picsnet.serve.metrics import Metrics
+from picsnet.serve.pool import Pool
+from picsnet.serve.settings import Limits, Models
 from tests.conftest import REPOSITORY
 from tests.test_cli import photograph
 from tests.test_serve import RAW, png
@@ -27,6 +38,7 @@ PHOTO = png(photograph(0, (64, 48)))
 LIMITS = (
     "--queue", "2", "--max-body", "0.25", "--max-pixels", "2000000", "--timeout", "6",
     "--max-wait", "3", "--body-timeout", "1", "--max-connections", "8", "--max-per-client", "2",
+    "--max-connections-per-client", "7", "--write-timeout", "2",
 )  # fmt: skip
 
 
@@ -84,15 +96,22 @@ def stopped_worker(service: Service) -> Iterator[int]:
         settle(service.address)
 
 
-def connect(service: Service) -> socket.socket:
+def connect(service: Service, source: str = "127.0.0.1") -> socket.socket:
     host, port = service.address.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=30)
+    return socket.create_connection((host, int(port)), timeout=30, source_address=(source, 0))
 
 
 def head(length: int | None) -> bytes:
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     kind = "Content-Type: application/octet-stream"
     return f"POST /v1/encode HTTP/1.1\r\nHost: x\r\n{kind}\r\n{size}\r\n\r\n".encode()
+
+
+def kept_open(connection: socket.socket) -> bool:
+    """Whether the server has its side of it open."""
+    port = f":{connection.getsockname()[1]:04X}"
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()]
+    return any(row[2].endswith(port) and row[3] == "01" for row in rows)  # established
 
 
 def status_of(connection: socket.socket) -> int:
@@ -185,12 +204,77 @@ def test_work_that_takes_too_long_is_stopped(service: Service) -> None:
 
 def test_connections_beyond_the_limit_are_told_so(service: Service) -> None:
     with contextlib.ExitStack() as stack:
-        for _ in range(8):
-            stack.enter_context(connect(service))
+        for number in range(8):
+            stack.enter_context(connect(service, f"127.0.0.{2 + number % 2}"))
         refused = httpx.get(f"{service.address}/healthz")
         assert refused.status_code == 503 and "too many connections" in refused.json()["error"]
         assert refused.headers["x-content-type-options"] == "nosniff"
     until(lambda: httpx.get(f"{service.address}/healthz").status_code == 200)
+
+
+def test_one_address_cannot_take_all_connections(service: Service) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(7):
+            stack.enter_context(connect(service, "127.0.0.2"))
+        with connect(service, "127.0.0.2") as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert status_of(connection) == 429
+        until(lambda: httpx.get(f"{service.address}/healthz").status_code == 200)
+
+
+def test_who_does_not_read_loses_its_connection(service: Service) -> None:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host, port = service.address.removeprefix("http://").split(":")
+        connection.connect((host, int(port)))
+        # More than sockets buffer.
+        connection.sendall(b"GET /static/page.js HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        until(lambda: not kept_open(connection), 10)
+
+
+def test_a_place_is_kept_until_the_answer_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("picsnet.serve.pool._Worker.start", never)
+    file = write(PicsFile(64, 64, None, SketchLayer(b"\0\1\2", b"")))
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/info", "raw_path": b"/v1/info",
+        "query_string": b"", "headers": [], "client": ("10.0.0.1", 1), "scheme": "http",
+    }  # fmt: skip
+
+    async def play() -> None:
+        limits, metrics = Limits(queue=0, max_per_client=0), Metrics()
+        pool = Pool(Models(), limits, print, print)
+        app = make_app(lambda: pool, limits, metrics)
+        sending, reading = asyncio.Event(), asyncio.Event()
+        statuses = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": file, "more_body": False}
+
+        async def send(message: Message) -> None:
+            statuses.append(message.get("status"))
+            sending.set()
+            await reading.wait()
+
+        async def at_once(message: Message) -> None:
+            statuses.append(message.get("status"))
+
+        first = asyncio.create_task(app(scope, receive, send))
+        await sending.wait()
+        assert statuses == [200] and pool.count("sending") == 1
+        await app(scope, receive, at_once)
+        assert statuses[1] == 503
+        reading.set()
+        await first
+        assert pool.count("sending") == 0
+        statuses.clear()
+        await app(scope, receive, at_once)
+        assert statuses[0] == 200
+        await pool.stop()
+
+    asyncio.run(play())
 
 
 def test_what_is_no_http_is_refused_in_json(service: Service) -> None:
@@ -235,3 +319,73 @@ def test_it_stops_though_nobody_reads_its_log(monkeypatch: pytest.MonkeyPatch) -
         assert process.wait(30) == 0
     finally:
         process.kill()
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, tries = asyncio.create_subprocess_exec, 0
+
+    async def flaky(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        nonlocal tries
+        tries += 1
+        if tries == 2:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return await start(sys.executable, "-c", _WORKER, **options)
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", flaky)
+    lines: list[str] = []
+
+    async def play() -> None:
+        pool = Pool(Models(), Limits(), lines.append, print)
+        for number in range(2):
+            async with asyncio.timeout(10):
+                while not (pool.ready and tries == 1 + 2 * number):
+                    await asyncio.sleep(0.01)
+            os.kill(pool.processes[0], signal.SIGKILL)
+        assert not pool.failed.done()
+        await pool.stop()
+
+    asyncio.run(play())
+    assert any("cannot be started (Resource temporarily unavailable)" in line for line in lines)
+    assert any(line.endswith("trying again in 1 s") for line in lines)
+
+
+_WORKER = """
+import sys, time
+from picsnet.serve.frames import pack
+sys.stdout.buffer.write(pack({"about": {}}))
+sys.stdout.flush()
+time.sleep(60)
+"""
+
+
+def test_a_first_worker_that_cannot_be_started_ends_the_service(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", fail)
+    assert main(["serve", "--port", "0", "--decoder", "none", "--quiet"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("picsnet: error: a worker cannot be started (Cannot allocate memory);")
+
+
+def test_a_fault_that_ends_a_worker_s_loop_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fault(*_: object) -> None:
+        raise KeyError("about")
+
+    monkeypatch.setattr("picsnet.serve.pool._Worker.start", fault)
+    lines: list[str] = []
+
+    async def play() -> int:
+        limits, metrics = Limits(), Metrics()
+        pool = Pool(Models(), limits, lines.append, print)
+        await asyncio.wait_for(asyncio.shield(pool.failed), 10)
+        app = make_app(lambda: pool, limits, metrics)
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://x"
+        ) as client:
+            return (await client.get("/healthz")).status_code
+
+    assert asyncio.run(play()) == 503
+    assert lines == ["a worker's loop ended: KeyError: 'about'; start the service again"]

@@ -63,11 +63,13 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     add("--max-pixels", "N", "of a picture, checked before it is decoded")
     add("--max-candidates", "N", "drawn for one request")
     add("--body-timeout", "S", "seconds in which a body has to arrive", float)
+    add("--write-timeout", "S", "seconds in which a client has to take more of its answer", float)
     add("--max-wait", "S", "seconds in the queue", float)
     add("--timeout", "S", "seconds of work; what takes longer is stopped", float)
     add("--workers", "N", "processes that each hold the models: what is worked on at once")
     add("--queue", "N", "requests that may wait beside those")
     add("--max-connections", "N", "open at once")
+    add("--max-connections-per-client", "N", "open at once from one address; 0: no limit")
     add("--max-per-client", "N", "unfinished requests of one address; 0: no limit")
     add("--grace", "S", "seconds that work has to end in when the service is stopped", float)
 
@@ -83,11 +85,13 @@ def run(args: argparse.Namespace) -> int:
         max_pixels=args.max_pixels,
         max_candidates=args.max_candidates,
         body_timeout=args.body_timeout,
+        write_timeout=args.write_timeout,
         max_wait=args.max_wait,
         timeout=args.timeout,
         workers=args.workers,
         queue=args.queue,
         max_connections=args.max_connections,
+        max_connections_per_client=args.max_connections_per_client,
         max_per_client=args.max_per_client,
         grace=args.grace,
     )

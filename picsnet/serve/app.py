@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,6 +25,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from picsnet import __version__
 from picsnet.bitstream import MAX_SKETCH_BYTES
@@ -43,6 +45,8 @@ MAX_FILE = MAX_SKETCH_BYTES + 1024
 """Bytes of a .pics file at most, and a little."""
 _PICTURES = ("image/", "application/octet-stream")
 _FILES = ("application/octet-stream", "application/x-pics")
+_PIECE = 2**16
+"""Bytes of an answer handed on at a time: what asyncio buffers before it waits."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _Options = TypeVar("_Options", bound="Options")
 
@@ -126,7 +130,9 @@ def make_app(pool: Callable[[], Pool], limits: Limits, metrics: Metrics) -> Fast
                 request, min(MAX_FILE, limits.max_body), limits.body_timeout, _FILES
             )
             asked = _merged(DecodeOptions, options, fields)
-            kind = vet(body, _about(pool()), limits.max_pixels, asked.sketch_only, asked.partial)
+            kind = await asyncio.to_thread(
+                vet, body, _about(pool()), limits.max_pixels, asked.sketch_only, asked.partial
+            )
             figures, files = await ticket_submit(
                 {"verb": "decode", **asked.model_dump()}, body, f"decode {kind}"
             )
@@ -139,15 +145,19 @@ def make_app(pool: Callable[[], Pool], limits: Limits, metrics: Metrics) -> Fast
     @app.post("/v1/info", openapi_extra=_body(_FILES))
     async def info(request: Request, options: Annotated[InfoOptions, Query()]) -> Response:
         """What is in a .pics file, byte by byte, without decoding it."""
-        body, fields = await read_body(
-            request, min(MAX_FILE, limits.max_body), limits.body_timeout, _FILES
-        )
-        _merged(InfoOptions, options, fields)
-        try:
-            record = contents(body, "the file")
-        except BitstreamError as error:
-            raise Refusal(422, str(error)) from None
-        return JSONResponse(record, headers=_UNSTORED)
+
+        async def ask(_: _Submit) -> Response:
+            body, fields = await read_body(
+                request, min(MAX_FILE, limits.max_body), limits.body_timeout, _FILES
+            )
+            _merged(InfoOptions, options, fields)
+            try:
+                record = await asyncio.to_thread(contents, body, "the file")
+            except BitstreamError as error:
+                raise Refusal(422, str(error)) from None
+            return JSONResponse(record, headers=_UNSTORED)
+
+        return await _admitted(request, pool(), ask, named=False)
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -179,7 +189,9 @@ def make_app(pool: Callable[[], Pool], limits: Limits, metrics: Metrics) -> Fast
 
     @app.get("/healthz")
     async def healthz() -> Response:
-        """The process answers."""
+        """The process answers, and can work or mend itself; else 503."""
+        if pool().failed.done():
+            raise Refusal(503, "the workers have failed; the server ends, and its log says why")
         return JSONResponse({"status": "alive"}, headers=_UNSTORED)
 
     @app.get("/readyz")
@@ -202,14 +214,22 @@ _Submit = Callable[[dict[str, Any], bytes, str], Awaitable[Answer]]
 
 
 async def _admitted(
-    request: Request, pool: Pool, ask: Callable[[_Submit], Awaitable[Response]]
+    request: Request,
+    pool: Pool,
+    ask: Callable[[_Submit], Awaitable[Response]],
+    named: bool = True,
 ) -> Response:
-    """Take a place, then read, wait and work; a client that goes away gives its place back."""
-    name = request.headers.get("x-request-id") or uuid.uuid4().hex
+    """Take a place, then read, wait and work; a client that goes away gives its place back.
+
+    The answer keeps the place until its client has taken it, so that answers in memory are bounded
+    as bodies are. What is done at once is not named: nobody asks where it stands.
+    """
+    name = (named and request.headers.get("x-request-id")) or uuid.uuid4().hex
     if not _NAME.fullmatch(name):
         raise Refusal(400, "X-Request-Id: must be 8 to 64 letters, digits, - and _")
     client = request.client.host if request.client else ""
-    with pool.admit(name, client) as ticket:
+    with contextlib.ExitStack() as place:
+        ticket = place.enter_context(pool.admit(name, client))
 
         async def submit(message: dict[str, Any], body: bytes, kind: str) -> Answer:
             work = asyncio.ensure_future(pool.submit(ticket, message, body, kind))
@@ -226,8 +246,34 @@ async def _admitted(
                 await asyncio.gather(work, gone, return_exceptions=True)
 
         response = await ask(submit)
-    response.headers["x-request-id"] = name
-    return response
+        if named:
+            response.headers["x-request-id"] = name
+        ticket.become("sending")
+        return _Taken(response, place.pop_all())
+
+
+class _Taken(Response):
+    """An answer that is sent as fast as its client takes it, and then gives its place back.
+
+    Args:
+        answer: to send.
+        place: closed when all but a transport's buffer has been taken, or the client has gone.
+    """
+
+    def __init__(self, answer: Response, place: contextlib.ExitStack) -> None:
+        super().__init__(answer.body, answer.status_code)
+        self.raw_headers = answer.raw_headers
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._place:
+            head = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **head})
+            # Each waits for what stands before it.
+            for start in range(0, len(self.body), _PIECE):
+                piece = bytes(self.body[start : start + _PIECE])
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _until_gone(request: Request) -> None:

@@ -54,6 +54,7 @@ class Metrics:
             ("picsnet_queue_length", "Requests that wait.", lambda: pool.count("waiting")),
             ("picsnet_in_work", "Requests in work.", lambda: pool.count("working")),
             ("picsnet_receiving", "Bodies being read.", lambda: pool.count("receiving")),
+            ("picsnet_sending", "Answers being taken.", lambda: pool.count("sending")),
             ("picsnet_ready", "1 where models are loaded and work is taken.", lambda: pool.ready),
         ):
             Gauge(name, about, registry=self.registry).set_function(read)

@@ -59,6 +59,7 @@
     if (running === null) return;
     if (state === "receiving") say(`Sending ${what}`, null);
     else if (state === "waiting") say(`Waiting: place ${place} in the queue`, null);
+    else if (state === "sending") say("Receiving the answer", null);
     else if (usual === null) say(`Working on ${what}: ${seconds.toFixed(0)} s`, null);
     else {
       say(`Working on ${what}: ${seconds.toFixed(0)} s of usually ${Math.ceil(usual)} s`,

@@ -31,6 +31,8 @@ Answer = tuple[dict[str, Any], dict[str, bytes]]
 _STREAM_LIMIT = 2**20
 _LONGEST_PAUSE = 30.0
 """Between two tries to start a worker that fails to start, seconds."""
+_LAST_SECONDS = 5.0
+"""In which a worker that closed its pipe has to end."""
 _SHARE = 0.3
 """Of the newest request in the running mean of seconds."""
 
@@ -42,9 +44,10 @@ class Ticket:
     Attributes:
         name: by which its client can ask for it.
         client: its address.
-        state: "receiving", "waiting" or "working".
+        state: "receiving", "waiting", "working" or "sending".
         kind: what is usual is known by: the verb and the mode.
         since: when it came into its state, seconds of the monotonic clock.
+        attended: whether its client is still there, or is being answered.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Ticket:
     state: str = "receiving"
     kind: str = ""
     since: float = field(default_factory=time.monotonic)
+    attended: bool = True
     message: dict[str, Any] = field(default_factory=dict)
     body: bytes = b""
     future: asyncio.Future[Answer] | None = None
@@ -100,6 +104,8 @@ class Pool:
         self._ready = 0
         self._processes: set[_Worker] = set()
         self._tasks = [asyncio.create_task(self._work(number)) for number in range(limits.workers)]
+        for task in self._tasks:
+            task.add_done_callback(self._see_end)
 
     # What can be seen from outside.
 
@@ -109,7 +115,7 @@ class Pool:
         return self._ready > 0 and not self.stopping
 
     def count(self, state: str) -> int:
-        """Requests that are "receiving", "waiting" or "working"."""
+        """Requests that are "receiving", "waiting", "working" or "sending"."""
         return sum(ticket.state == state for ticket in self._tickets.values())
 
     @property
@@ -170,6 +176,7 @@ class Pool:
         try:
             yield ticket
         finally:
+            ticket.attended = False
             if ticket.state != "working":
                 self._release(ticket)
 
@@ -228,6 +235,15 @@ class Pool:
 
     # Workers.
 
+    def _see_end(self, task: asyncio.Task[None]) -> None:
+        """A loop that ends by a fault of this program must not end unseen."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        text = f"a worker's loop ended: {type(error).__name__}: {error}; start the service again"
+        self._log(text)
+        if not self.failed.done():
+            self.failed.set_result(ServiceError(text))
+
     async def _work(self, number: int) -> None:
         pause = 1.0
         while not self.stopping:
@@ -272,14 +288,20 @@ class Pool:
                 reason = "timeout"
                 text = f"took more than {self.limits.timeout:g} s, the limit, and was stopped"
                 ticket.settle(Refusal(504, f"{text}; send a smaller picture or fewer candidates"))
-            except (OSError, EOFError, ValueError):
+            except Exception as error:
+                # Whatever it was, the request is answered and another worker takes the next one.
                 reason = "died"
+                if not isinstance(error, (OSError, EOFError, ValueError)):
+                    self._log(f"a worker's answer: {type(error).__name__}: {error}")
                 ticket.settle(Refusal(503 if self.stopping else 500, _lost(self.stopping)))
             else:
                 self._note(ticket.kind, time.monotonic() - start)
             finally:
                 ticket.body = b""
-                self._release(ticket)
+                if ticket.attended:
+                    ticket.become("sending")
+                else:
+                    self._release(ticket)
             if reason:
                 # Stopped before the next one is taken: what was in work must not go on beside it.
                 await worker.kill()
@@ -355,24 +377,35 @@ class _Worker:
         """A worker with its models loaded.
 
         Raises:
-            ServiceError: it could not load them.
+            ServiceError: it cannot be started, or could not load them.
         """
         # A session of its own: Ctrl-C in a terminal is for the service, which lets work end.
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "picsnet.serve.worker",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=_STREAM_LIMIT,
-            start_new_session=True,
-            env=_environment(),
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "picsnet.serve.worker",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=_STREAM_LIMIT,
+                start_new_session=True,
+                env=_environment(),
+            )
+        # RuntimeError is a thread that cannot be started, where asyncio needs one for it.
+        except (OSError, RuntimeError) as fault:
+            reason = getattr(fault, "strerror", None) or fault
+            raise ServiceError(
+                f"a worker cannot be started ({reason}); free memory or raise the limit of "
+                "processes and files"
+            ) from None
         worker = cls(process)
         try:
             message, _ = await worker.ask(dataclasses.asdict(models), None)
         except (OSError, EOFError, ValueError):
-            status = await process.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _LAST_SECONDS)
+            await worker.kill()  # where it lives, and says what makes no sense
+            status = process.returncode
             raise ServiceError(
                 f"a worker ended with status {status} while it loaded its models; its output is "
                 "above"

@@ -10,6 +10,7 @@ import logging
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -133,10 +134,13 @@ def _config(app: ASGIApp, metrics: Metrics, limits: Limits) -> uvicorn.Config:
     logger.propagate = False
     logger.setLevel(logging.ERROR)
     # The refusal's way is that of any answer, so it is counted and reaches its client.
-    full = Edge(_full, metrics, _print)
+    full = Edge(_refusal(503, "too many connections are open; try again later"), metrics, _print)
+    greedy = Edge(
+        _refusal(429, "too many connections of this client are open; close some"), metrics, _print
+    )
     return uvicorn.Config(
         app,
-        http=_protocol(limits.max_connections, full),
+        http=_protocol(limits, full, greedy),
         ws="none",
         loop="asyncio",
         lifespan="off",
@@ -151,32 +155,51 @@ def _config(app: ASGIApp, metrics: Metrics, limits: Limits) -> uvicorn.Config:
     )
 
 
-async def _full(scope: Scope, receive: Receive, send: Send) -> None:
-    body, headers = refused(503, "too many connections are open; try again later", 5)
-    await send({"type": "http.response.start", "status": 503, "headers": [*headers, _CLOSE]})
-    await send({"type": "http.response.body", "body": body})
+def _refusal(status: int, text: str) -> ASGIApp:
+    body, headers = refused(status, text, 5)
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": [*headers, _CLOSE]})
+        await send({"type": "http.response.body", "body": body})
+
+    return refuse
 
 
 _CLOSE = (b"connection", b"close")
 
 
-def _protocol(most: int, full: ASGIApp) -> type[H11Protocol]:
-    class Protocol(H11Protocol):
-        """A connection, which has to ask for something before long.
+def _protocol(limits: Limits, full: ASGIApp, greedy: ASGIApp) -> type[H11Protocol]:
+    most, most_of_one = limits.max_connections, limits.max_connections_per_client
+    of_address: Counter[str] = Counter()
 
-        Those beyond the limit are told so; beyond twice the limit they are closed at once.
+    class Protocol(H11Protocol):
+        """A connection, which has to ask for something before long, and to take the answer.
+
+        Those beyond a limit are told so; far beyond it they are closed at once.
         """
 
         _timer: asyncio.TimerHandle | None = None
+        _watch: asyncio.TimerHandle | None = None
+        _address = ""
+        _unsent = 0
+        _resumed = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            if len(self.connections) > 2 * most:
+            self._address = self.client[0] if self.client else ""
+            of_address[self._address] += 1
+            own = of_address[self._address] if most_of_one else 0
+            # One address's, with those that are told so, must leave room for others.
+            if len(self.connections) > 2 * most or own > 1.5 * most_of_one:
                 transport.abort()
                 return
-            if len(self.connections) > most:
+            if own > most_of_one:
+                self.app = greedy
+            elif len(self.connections) > most:
                 self.app = full
             self._arm()
+            self._taken = self.loop.time()
+            self._check_taken()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -187,7 +210,17 @@ def _protocol(most: int, full: ASGIApp) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()
+            if self._watch is not None:
+                self._watch.cancel()
+            of_address[self._address] -= 1
+            if not of_address[self._address]:
+                del of_address[self._address]
             super().connection_lost(exc)
+
+        def resume_writing(self) -> None:
+            """The client has taken some."""
+            self._resumed = True
+            super().resume_writing()
 
         def send_400_response(self, msg: str) -> None:
             """One line of JSON, as all errors."""
@@ -208,6 +241,18 @@ def _protocol(most: int, full: ASGIApp) -> type[H11Protocol]:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+
+        def _check_taken(self) -> None:
+            """Close on a client that does not read: asyncio would keep its answer for ever."""
+            unsent, now = self.transport.get_write_buffer_size(), self.loop.time()
+            if not unsent or unsent < self._unsent or self._resumed:
+                self._taken = now
+            elif now - self._taken >= limits.write_timeout:
+                self.transport.abort()
+                return
+            self._unsent, self._resumed = unsent, False
+            pause = min(1.0, limits.write_timeout / 4)
+            self._watch = self.loop.call_later(pause, self._check_taken)
 
         def _close_silent(self) -> None:
             if self.cycle is None or self.cycle.response_complete:

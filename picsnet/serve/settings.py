@@ -44,11 +44,13 @@ class Limits:
         max_pixels: of a picture.
         max_candidates: drawn for one request, 1..32.
         body_timeout: seconds in which a body has to arrive.
+        write_timeout: seconds in which a client has to take some more of its answer.
         max_wait: seconds in the queue.
         timeout: seconds of work; what takes longer is stopped.
         workers: processes that each hold the models.
         queue: requests that may wait beside those in work.
         max_connections: open at once.
+        max_connections_per_client: open at once from one address; 0 is no limit.
         max_per_client: unfinished requests of one address; 0 is no limit.
         grace: seconds that work has to end in when the service is stopped.
 
@@ -60,16 +62,24 @@ class Limits:
     max_pixels: int = 2**24
     max_candidates: int = 16
     body_timeout: float = 30
+    write_timeout: float = 30
     max_wait: float = 120
     timeout: float = 120
     workers: int = 1
     queue: int = 16
     max_connections: int = 128
+    max_connections_per_client: int = 64
     max_per_client: int = 8
     grace: float = 30
 
     def __post_init__(self) -> None:
-        least = {"queue": 0, "max_per_client": 0, "grace": 0, "max_pixels": 256}
+        least = {
+            "queue": 0,
+            "max_connections_per_client": 0,
+            "max_per_client": 0,
+            "grace": 0,
+            "max_pixels": 256,
+        }
         for field in dataclasses.fields(self):
             value, low = getattr(self, field.name), least.get(field.name, 1)
             # `not >=` refuses NaN too.
