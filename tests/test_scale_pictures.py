@@ -143,8 +143,14 @@ def test_a_folder_where_another_run_writes_is_refused(
     ],
 )
 def test_impossible_wishes_end_in_one_line(
-    options: list[str], words: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str],
+    words: str,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(["encode", str(pictures), "--mode", "sketch", *options]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("picsnet: error: ") and words in line
