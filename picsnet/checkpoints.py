@@ -99,15 +99,13 @@ def find_by_fingerprint(fingerprint: bytes, device: str | torch.device = "cpu") 
     Raises:
         CheckpointError: none of them is.
     """
-    for name, card in shipped.cards().items():
-        # Operating points of a network have its fingerprint; a file says its own point.
-        whole = "lmbda" in card and "model" not in card
-        if whole and card["fingerprint"] == fingerprint.hex():
-            return load_model(name, device, prior=False)
-    raise CheckpointError(
-        f"no shipped model has the fingerprint {fingerprint.hex()}; "
-        "name the model the file was written with: --ckpt CKPT"
-    )
+    name = shipped.networks().get(fingerprint.hex())
+    if name is None:
+        raise CheckpointError(
+            f"no shipped model has the fingerprint {fingerprint.hex()}; "
+            "name the model the file was written with: --ckpt CKPT"
+        )
+    return load_model(name, device, prior=False)
 
 
 def export(

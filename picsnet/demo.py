@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from picsnet import shipped
 from picsnet.decoder.spec import MINI
 from picsnet.errors import PicsnetError
 from picsnet.files import atomic_write
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the demonstration; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m picsnet.demo", description=__doc__)
     parser.add_argument("-o", "--output", default="out/demo", help="folder (default: %(default)s)")
-    parser.add_argument("--ckpt", default="sketch_ntc_lambda0.5", help="sketch model")
+    parser.add_argument("--ckpt", default=shipped.DEFAULT, help="sketch model")
     parser.add_argument("--decoder", default=MINI, help="default: %(default)s")
     args = parser.parse_args(arguments)
     folder = Path(args.output)

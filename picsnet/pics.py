@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from picsnet import shipped
 from picsnet.bitstream import PicsFile, SketchLayer, layer_bytes, read, write
 from picsnet.checkpoints import load_model
 from picsnet.clip import Clip
@@ -53,7 +54,6 @@ from picsnet.textlayer import TextHead, TextLayer, candidate_bits, read_head, re
 Pixels = NDArray[np.uint8]
 Photograph = Pixels | Image.Image | str | Path
 
-DEFAULT_CKPT = "sketch_ntc_lambda0.5"
 MODES = ("pics", "pic")
 
 
@@ -499,7 +499,7 @@ class PICS:
     @functools.cached_property
     def _codec(self) -> SketchCodec:
         model = load_model(
-            self._ckpt or DEFAULT_CKPT, exact_device(self.device), prior=bool(self._effort)
+            self._ckpt or shipped.DEFAULT, exact_device(self.device), prior=bool(self._effort)
         )
         return SketchCodec(model, self._quality, self._effort)
 

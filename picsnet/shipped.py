@@ -10,6 +10,8 @@ CARD = "card.json"
 WEIGHTS = "model.safetensors"
 SPEC_FILE = "picsnet.yaml"
 """In the folder of a decoder: what it is made of and how it is run."""
+DEFAULT = "sketch_ntc_lambda0.5"
+"""The sketch model that is taken where none is named."""
 FOLDER = Path(__file__).resolve().parent.parent / "checkpoints"
 """The repository's ``checkpoints``; picsnet is installed from its checkout (``pip install -e``)."""
 
@@ -47,6 +49,15 @@ def cards() -> dict[str, dict[str, Any]]:
     return {
         path.parent.name: read_card(path.parent)[0] for path in sorted(FOLDER.glob(f"*/{CARD}"))
     }
+
+
+def networks() -> dict[str, str]:
+    """Names of the sketch networks that ship, by fingerprint.
+
+    Operating points of a network have its fingerprint, and a file says its own point.
+    """
+    whole = {n: c for n, c in cards().items() if "lmbda" in c and "model" not in c}
+    return {card["fingerprint"]: name for name, card in whole.items()}
 
 
 def sketch_models() -> list[str]:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from picsnet import shipped
 from picsnet.cli import many, options
 from picsnet.cli.batch import Pair, Record, output_paths, run_chunks
 from picsnet.cli.prompts import user_prompts
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 NAME = "encode"
 HELP = "code photographs to .pics files"
-DEFAULT_CKPT = "sketch_ntc_lambda0.5"
 NO_DECODER = "none"
 
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, folders or globs")
     parser.add_argument(
         "--ckpt",
-        default=DEFAULT_CKPT,
+        default=shipped.DEFAULT,
         help="a shipped model, an exported folder or a Lightning checkpoint (default: %(default)s)",
     )
     parser.add_argument(

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
+from picsnet import shipped
 from picsnet.config import read_config, to_object
 from picsnet.errors import ConfigError
 from picsnet.evaluation.measures import MEASURES
@@ -86,7 +87,7 @@ class PicsConfig(CodecConfig):
 
     KIND: ClassVar[str] = "pics"
     kind: str = KIND
-    ckpt: list[str] = field(default_factory=lambda: ["sketch_ntc_lambda0.5"])
+    ckpt: list[str] = field(default_factory=lambda: [shipped.DEFAULT])
     effort: int = 0  # 0 to 9, of the sketch's coding
     decoder: str | None = None
     decoder_settings: list[str] = field(default_factory=list)

@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 
-from picsnet import __version__
+from picsnet import __version__, shipped
 from picsnet.decoder.spec import load_spec
 from picsnet.stamps import forget, stamps
 
@@ -26,7 +26,7 @@ class EncodeSettings:
     """
 
     mode: str = "sketch"
-    ckpt: str = "sketch_ntc_lambda0.5"
+    ckpt: str = shipped.DEFAULT
     quality: float | None = None
     effort: int = 0
     sketcher: str = "bundled"

@@ -75,13 +75,14 @@ async def _counted(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
 
 
 async def _read_form(request: Request, limit: int) -> tuple[bytes, dict[str, str]]:
-    parser = _InMemory(
+    parser = MultiPartParser(
         request.headers,
         _counted(request, limit),
         max_files=1,
         max_fields=_MAX_FIELDS,
         max_part_size=_MAX_TEXT,
     )
+    # Files stay in memory, where the limit bounds them, and never touch the disk.
     parser.spool_max_size = limit + 1
     try:
         form = await parser.parse()
@@ -102,10 +103,6 @@ async def _read_form(request: Request, limit: int) -> tuple[bytes, dict[str, str
 
 async def _bytes(value: Any) -> bytes:
     return await value.read() if isinstance(value, UploadFile) else str(value).encode()
-
-
-class _InMemory(MultiPartParser):
-    """Files stay in memory, where the limit on bodies bounds them, and never touch the disk."""
 
 
 def _too_large(limit: int) -> Refusal:

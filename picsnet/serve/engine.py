@@ -9,7 +9,6 @@ Runs in a worker, a process of its own (`picsnet.serve.worker`).
 from __future__ import annotations
 
 import io
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from picsnet.errors import ModelError, UsageError
 from picsnet.images import decode_rgb
 from picsnet.serve.settings import Models
 from picsnet.sketch import load_sketcher
+from picsnet.stages import Stages
 from picsnet.textlayer import read_head
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ Pixels = NDArray[np.uint8]
 Answer = tuple[dict[str, Any], dict[str, bytes]]
 """Figures, and files by name."""
 
-DEFAULT_CKPT = "sketch_ntc_lambda0.5"
 PICTURE, FILE = "the picture", "the file"
 _SHOWN_SIDE = 1024
 """Longer side of the original that is sent back to be looked at, pixels."""
@@ -58,7 +57,7 @@ class Engine:
             torch.set_num_threads(models.threads)
         device = check_device(models.device)
         self._max_pixels = models.max_pixels
-        self._model = load_model(models.ckpt or DEFAULT_CKPT, exact_device(device), prior=False)
+        self._model = load_model(models.ckpt or shipped.DEFAULT, exact_device(device), prior=False)
         self._codecs = SketchCodecs(models.ckpt, exact_device(device))
         self._sketcher = load_sketcher(models.sketcher, device)
         self._pics: PICS | None = None
@@ -94,13 +93,13 @@ class Engine:
         Raises:
             ImageError, PromptError, UsageError: the client's doing.
         """
-        start = time.perf_counter()
-        rgb = decode_rgb(data, PICTURE, self._max_pixels)
-        seconds = {"read": time.perf_counter() - start}
+        stages = Stages()
+        with stages("read"):
+            rgb = decode_rgb(data, PICTURE, self._max_pixels)
         files: dict[str, bytes] = {}
         record: dict[str, Any]
         if options["mode"] == "sketch":
-            record, file, parts = self._encode_sketch(rgb, options["quality"], seconds)
+            record, file, parts = self._encode_sketch(rgb, options["quality"], stages)
         else:
             assert self._pics is not None  # the service offers no such mode without a decoder
             codec = self._pics.varied(
@@ -109,7 +108,7 @@ class Engine:
                 candidates=options["candidates"],
             )
             encoding = codec.encode_parts([rgb], [options["prompt"]])[0]
-            seconds |= encoding.seconds
+            stages.seconds |= encoding.seconds
             file = encoding.data
             record = {
                 "layers": encoding.layers,
@@ -130,20 +129,19 @@ class Engine:
             "bytes": len(file),
             "bpp": 8 * len(file) / (width * height),
             **record,
-            "seconds": _rounded(seconds),
+            "seconds": stages.rounded(),
         }
         return figures, {"pics": file, **files}
 
     def _encode_sketch(
-        self, rgb: Pixels, quality: float | None, seconds: dict[str, float]
+        self, rgb: Pixels, quality: float | None, stages: Stages
     ) -> tuple[dict[str, Any], bytes, dict[str, Pixels | None]]:
         codec = SketchCodec(self._model, quality)
-        start = time.perf_counter()
-        sketch = self._sketcher(rgb)
-        drawn = time.perf_counter()
-        file = codec.encode_map(sketch)
-        decoded = codec.decode_map(file, FILE)
-        seconds |= {"sketch": drawn - start, "code": time.perf_counter() - drawn}
+        with stages("sketch"):
+            sketch = self._sketcher(rgb)
+        with stages("code"):
+            file = codec.encode_map(sketch)
+            decoded = codec.decode_map(file, FILE)
         return {"layers": layer_bytes(file)}, file, {"sketch": sketch, "decoded_sketch": decoded}
 
     def decode(self, data: bytes, options: dict[str, Any]) -> Answer:
@@ -161,28 +159,29 @@ class Engine:
         """
         file = read(data, name=FILE, partial=options["partial"])
         missing = list(file.missing)
+        stages = Stages()
         if options["sketch_only"] or file.text is None:
             assert file.sketch is not None  # the service has seen to it
-            start = time.perf_counter()
-            size = (file.width, file.height)
-            if file.text is not None:
-                size = working_size(*size, read_head(file.text, FILE).size)
-            codec = self._codecs.get(file.sketch.fingerprint, FILE)
-            pixels = codec.decode_stream(file.sketch.stream, size[1], size[0], FILE)
+            with stages("sketch"):
+                size = (file.width, file.height)
+                if file.text is not None:
+                    size = working_size(*size, read_head(file.text, FILE).size)
+                codec = self._codecs.get(file.sketch.fingerprint, FILE)
+                pixels = codec.decode_stream(file.sketch.stream, size[1], size[0], FILE)
             figures: dict[str, Any] = {"kind": "sketch"}
             sketch: Pixels | None = pixels
-            seconds = {"sketch": time.perf_counter() - start}
         else:
             assert self._pics is not None
             part = self._pics.decode_parts([data], names=[FILE], partial=options["partial"])[0]
-            pixels, sketch, seconds = part.picture, part.sketch, part.seconds
+            pixels, sketch = part.picture, part.sketch
+            stages.seconds |= part.seconds
             figures = {"kind": "picture", "prompt": part.prompt, "candidate": part.candidate}
         height, width = pixels.shape[:2]
         files = {"picture": _png(pixels)}
         if options["parts"] and sketch is not None:
             files["decoded_sketch"] = _png(sketch)
         size_ = {"width": width, "height": height}
-        return {**size_, **figures, "missing": missing, "seconds": _rounded(seconds)}, files
+        return {**size_, **figures, "missing": missing, "seconds": stages.rounded()}, files
 
     def _describe(self, ckpt: str | None) -> dict[str, Any]:
         network, model = self._model.network, self._model
@@ -197,8 +196,7 @@ class Engine:
             }
         readable = {model.fingerprint.hex()}
         if ckpt is None:
-            cards = shipped.cards().values()
-            readable |= {c["fingerprint"] for c in cards if "lmbda" in c and "model" not in c}
+            readable |= set(shipped.networks())
         return {
             "sketch_model": {
                 "name": Path(model.name).name,
@@ -252,7 +250,3 @@ def _shown(rgb: Pixels) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=90)
     return buffer.getvalue()
-
-
-def _rounded(seconds: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in seconds.items()}
