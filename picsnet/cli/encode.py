@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING
 from picsnet import shipped
 from picsnet.cli import many, options
 from picsnet.cli.batch import Pair, Record, output_paths, run_chunks
-from picsnet.cli.prompts import user_prompts
+from picsnet.cli.prompts import Prompter, user_prompts
 from picsnet.errors import UsageError
 from picsnet.files import IMAGE_SUFFIXES, InputFile, atomic_write, expand_inputs
 
 if TYPE_CHECKING:
     from picsnet.scale.encoding import Coded, Encoder
+    from picsnet.scale.settings import EncodeSettings
 
 NAME = "encode"
 HELP = "code photographs to .pics files"
@@ -113,19 +115,26 @@ def run(args: argparse.Namespace) -> int:
     mode = _mode(args)
     inputs = expand_inputs(args.images, IMAGE_SUFFIXES)
     pairs = output_paths(inputs, args.output, ".pics")
+    prompter = user_prompts(args.prompt, args.prompts, len(pairs))
+    settings = many.settings(args, mode)
+    code = functools.partial(_code, settings, prompter)
     if many.wanted(args):
-        return many.run(args, mode, pairs, _code)
-    return _code(args, mode, pairs, run_chunks)
+        return many.run(args, settings, pairs, prompter, code)
+    return code(args, pairs, run_chunks)
 
 
 def _code(
-    args: argparse.Namespace, mode: str, pairs: list[Pair], runner: many.Runner, processes: int = 1
+    settings: EncodeSettings,
+    prompter: Prompter,
+    args: argparse.Namespace,
+    pairs: list[Pair],
+    runner: many.Runner,
+    processes: int = 1,
 ) -> int:
-    prompter = user_prompts(args.prompt, args.prompts, len(pairs))
     from picsnet.devices import share_cores
     from picsnet.scale.encoding import Encoder
 
-    encoder = Encoder(many.settings(args, mode), args.device, not (args.quiet or args.json))
+    encoder = Encoder(settings, args.device, not (args.quiet or args.json))
 
     def work(chunk: list[Pair]) -> list[Record]:
         paths = [item.path for item, _ in chunk]
@@ -139,7 +148,7 @@ def _code(
 
     # Sketches are coded side by side, prompts found for several pictures together.
     together, workers = args.batch, 1
-    if mode == "sketch":
+    if settings.mode == "sketch":
         together = 1
         workers = share_cores(len(pairs), args.workers, device=args.device, processes=processes)
     return runner(pairs, together, work, _describe, args.json, args.quiet, workers)

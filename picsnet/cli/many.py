@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from picsnet.cli.batch import Pair, Record, run_chunks
-from picsnet.cli.prompts import user_prompts
+from picsnet.cli.prompts import Prompter
 from picsnet.errors import PicsnetError, UsageError
 from picsnet.launching import find_processes, launcher
 from picsnet.scale.settings import EncodeSettings
@@ -51,9 +51,10 @@ def wanted(args: argparse.Namespace) -> bool:
 
 def run(
     args: argparse.Namespace,
-    mode: str,
+    coded_by: EncodeSettings,
     pairs: list[Pair],
-    code: Callable[[argparse.Namespace, str, list[Pair], Runner, int], int],
+    prompter: Prompter,
+    code: Callable[[argparse.Namespace, list[Pair], Runner, int], int],
 ) -> int:
     """Code this process's share by ``code``, which does so with the runner that it is given, and
     is told how many processes share this machine."""
@@ -63,8 +64,6 @@ def run(
             "done, its parts too; leave one or the other out"
         )
     out = _folder(args)
-    prompter = user_prompts(args.prompt, args.prompts, len(pairs))
-    coded_by = settings(args, mode)
     processes = find_processes(_devices(args), args.nodes)
     from picsnet.scale import sharding
 
@@ -73,7 +72,7 @@ def run(
     def share(some: list[Pair], device: str, first: bool, notebook: sharding.Notebook) -> None:
         own = argparse.Namespace(**vars(args))
         own.device, own.quiet = device, args.quiet or not first
-        code(own, mode, some, _noting(notebook, args.debug), processes.per_node)
+        code(own, some, _noting(notebook, args.debug), processes.per_node)
 
     outcome = sharding.encode_shares(fabric, pairs, out, coded_by, prompter, share)
     if outcome is None:
@@ -146,8 +145,4 @@ def settings(args: argparse.Namespace, mode: str) -> EncodeSettings:
     """What the options say of how pictures are coded."""
     given = {field.name: getattr(args, field.name) for field in fields(EncodeSettings)}
     given |= {"mode": mode, "decoder_set": tuple(args.decoder_set)}
-    if mode != "sketch" and given["decoder"] is None:
-        from picsnet.decoder.choice import default_decoder
-
-        given["decoder"] = default_decoder()
-    return EncodeSettings(**given)
+    return EncodeSettings(**given).resolved()

@@ -15,7 +15,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -221,16 +221,40 @@ def check_free(out: Path) -> None:
             continue
 
 
-def merge_folder(
-    out: Path, names: Mapping[str, str], digest: str, keep: Callable[[Record], bool]
+def merged(
+    records: Mapping[str, Record],
+    names: Mapping[str, str],
+    digest: str,
+    is_there: Callable[[str], bool],
 ) -> dict[str, Record]:
+    """What a manifest says when a run has ended, in its order.
+
+    Args:
+        records: all that is known, by output.
+        names: of the run's inputs, by output: each has a record, if only of its loss.
+        digest: of the run's settings.
+        is_there: whether an output is there; records of others' that are gone, or failed, go.
+    """
+    known = {**records, **lost(names, records, digest)}
+    return {
+        name: record
+        for name, record in sorted(known.items())
+        if name in names or (record["status"] == OK and is_there(name))
+    }
+
+
+def failures(records: Mapping[str, Record], names: Container[str]) -> list[Record]:
+    """Those of the named outputs that are not there as they should be."""
+    return [r for name, r in records.items() if name in names and r["status"] != OK]
+
+
+def merge_folder(out: Path, names: Mapping[str, str], digest: str) -> dict[str, Record]:
     """Manifest and journals to one manifest; then the journals go.
 
     Args:
         out: the folder.
         names: of this run's inputs, by output: each has a record, if only of its loss.
         digest: of its settings.
-        keep: which records of others stay.
 
     Returns:
         The records, in the manifest's order.
@@ -239,9 +263,7 @@ def merge_folder(
         OutputError: no space.
     """
     journals = _journals(out)
-    records = read_folder(out)
-    records |= lost(names, records, digest)
-    kept = {name: records[name] for name in sorted(records) if name in names or keep(records[name])}
+    kept = merged(read_folder(out), names, digest, lambda name: (out / name).is_file())
     with atomic_write(out / MANIFEST) as part, open(part, "w", encoding="utf-8") as file:
         file.writelines(map(to_line, kept.values()))
     for path in journals:

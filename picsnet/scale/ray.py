@@ -35,9 +35,10 @@ from picsnet.scale.manifest import (
     SUFFIX,
     Outcome,
     Record,
+    failures,
     from_lines,
     latest,
-    lost,
+    merged,
     new_run,
     to_line,
 )
@@ -137,11 +138,9 @@ def encode_pictures(
     )
     if pending:
         with _cluster(ray, workers):
-            for done in _shown(_coded(ray, job, pending, unit, workers), len(pending), progress):
-                _ = done
+            _watch(_coded(ray, job, pending, unit, workers), len(pending), progress)
     named = {target: f"{src.url}/{name}" for target, name, _ in targets}
-    everything = _finish(dst, named, digest)
-    wrong = [r for name, r in everything.items() if name in named and r["status"] != OK]
+    wrong = failures(_finish(dst, named, digest), named)
     return Outcome(f"{dst.url}/{MANIFEST}", len(targets), before, wrong)
 
 
@@ -168,10 +167,7 @@ def _resolved(settings: EncodeSettings) -> EncodeSettings:
         )
     if not is_sketch and settings.sketcher == "map":
         raise UsageError(f"sketcher map: mode {settings.mode} needs photographs; use mode sketch")
-    if not is_sketch and settings.decoder is None:
-        from picsnet.decoder.choice import default_decoder
-
-        settings = dataclasses.replace(settings, decoder=default_decoder())
+    settings = settings.resolved()
     from picsnet.scale.encoding import Encoder
 
     Encoder(settings, "cpu")
@@ -345,7 +341,8 @@ def _readable(error: BaseException) -> PicsnetError:
     )
 
 
-def _shown(done: Iterator[int], total: int, progress: bool) -> Iterator[int]:
+def _watch(done: Iterator[int], total: int, progress: bool) -> None:
+    """Go through what is done, with progress on stderr."""
     count, begun = 0, time.monotonic()
     last = begun
     with tqdm(
@@ -359,7 +356,6 @@ def _shown(done: Iterator[int], total: int, progress: bool) -> Iterator[int]:
                 last = now
                 rate = count / (now - begun)
                 print(f"{count} of {total}  {rate:.1f} pictures/s", file=sys.stderr, flush=True)
-            yield some
 
 
 def _finish(destination: Store, named: Mapping[str, str], digest: str) -> dict[str, Record]:
@@ -371,13 +367,7 @@ def _finish(destination: Store, named: Mapping[str, str], digest: str) -> dict[s
         digest: of the settings.
     """
     there = destination.files()
-    records = _records(destination, there)
-    records |= lost(named, records, digest)
-    kept = {
-        name: records[name]
-        for name in sorted(records)
-        if name in named or (records[name]["status"] == OK and name in there)
-    }
+    kept = merged(_records(destination, there), named, digest, there.__contains__)
     destination.write(MANIFEST, "".join(map(to_line, kept.values())).encode())
     destination.delete_folder(PARTS, there)
     return kept

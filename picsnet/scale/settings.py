@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from picsnet import __version__, shipped
 from picsnet.decoder.spec import load_spec
@@ -41,6 +41,14 @@ class EncodeSettings:
     inversion_steps: int | None = None
     restarts: int | None = None
     seed: int | None = None
+
+    def resolved(self) -> EncodeSettings:
+        """With the decoder's name where this machine would choose one."""
+        if self.mode == "sketch" or self.decoder is not None:
+            return self
+        from picsnet.decoder.choice import default_decoder
+
+        return replace(self, decoder=default_decoder())
 
     @property
     def inversion(self) -> dict[str, int]:

@@ -35,6 +35,7 @@ from picsnet.scale.manifest import (
     check_free,
     coded,
     failed,
+    failures,
     merge_folder,
     new_run,
     read_folder,
@@ -186,10 +187,7 @@ def encode_shares(
     if not _all_well(fabric, problem) or not fabric.is_global_zero:
         return None
     named = {target.relative_to(out).as_posix(): item.path.as_posix() for item, target in pairs}
-    records = merge_folder(
-        out, named, digest, lambda record: _fine(record) and (out / record["output"]).is_file()
-    )
-    wrong = [record for name, record in records.items() if name in named and not _fine(record)]
+    wrong = failures(merge_folder(out, named, digest), named)
     missing = [record for record in wrong if record["settings"] is None]
     return Outcome(str(out / MANIFEST), len(pairs), sum(before), wrong, missing)
 
@@ -242,15 +240,11 @@ def _done(
     for number in mine:
         item, target = pairs[number]
         record = records.get(target.relative_to(out).as_posix())
-        if record is None or not _fine(record) or record.get("settings") != digest:
+        if record is None or record["status"] != OK or record.get("settings") != digest:
             continue
         whole = _intact(target, record)
         flags[number] = whole and record["key"] == _key(item, digest, prompter)
     return [bool(flag) for flag in _sum(fabric, flags)]
-
-
-def _fine(record: Record) -> bool:
-    return bool(record["status"] == OK)
 
 
 def _intact(target: Path, record: Record) -> bool:

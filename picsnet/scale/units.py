@@ -160,8 +160,8 @@ class UnitCoder:
                     why = str(coding).replace(str(path), known["input"])
                     records[number] = failed(why, **known)
                 else:
-                    records[number] = coded(coding[1], coding[0], **known)
-                    files.append((pictures[number].target, coding[0]))
+                    records[number] = coded(coding.record, coding.data, **known)
+                    files.append((pictures[number].target, coding.data))
             list(pool.map(lambda file: self.destination.write(*file), files))
         return [records[number] for number in range(len(pictures))]
 
