@@ -254,6 +254,24 @@ class FixedCropDataset(Dataset[Tensor]):
         return self._crops[index]
 
 
+def crops_loader(module: L.LightningDataModule, crops: RandomCrops) -> DataLoader[Tensor]:
+    """Batches of a run, as `training_loader` gives them.
+
+    Args:
+        module: the data module, attached to a trainer or not.
+        crops: by position.
+    """
+    s = crops.settings
+    return training_loader(
+        module,
+        crops,
+        batch_size=s.batch_size,
+        total_steps=s.total_steps,
+        workers=s.workers,
+        seed=s.seed,
+    )
+
+
 class SketchMapDataModule(L.LightningDataModule):
     """Random crops for training, fixed ones for validation.
 
@@ -278,15 +296,7 @@ class SketchMapDataModule(L.LightningDataModule):
         self.train_maps, self.val_maps, self.settings = train_maps, val_maps, settings
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        s = self.settings
-        return training_loader(
-            self,
-            SketchMapDataset(self.train_maps, s),
-            batch_size=s.batch_size,
-            total_steps=s.total_steps,
-            workers=s.workers,
-            seed=s.seed,
-        )
+        return crops_loader(self, SketchMapDataset(self.train_maps, self.settings))
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         # Each process validates on all of it: the set is small, and the figures are then those of

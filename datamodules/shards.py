@@ -14,12 +14,12 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.loading import training_loader
 from datamodules.maps import (
     FixedCropDataset,
     Map,
     MapDataSettings,
     RandomCrops,
+    crops_loader,
     decode_grey_png,
     held_out_indices,
 )
@@ -218,15 +218,7 @@ class ShardMapDataModule(L.LightningDataModule):
         self.split, self.settings, self.shards = split, settings, shards
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        s = self.settings
-        return training_loader(
-            self,
-            ShardMapDataset(self.split, s, self.shards),
-            batch_size=s.batch_size,
-            total_steps=s.total_steps,
-            workers=s.workers,
-            seed=s.seed,
-        )
+        return crops_loader(self, ShardMapDataset(self.split, self.settings, self.shards))
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         return DataLoader(

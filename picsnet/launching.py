@@ -6,7 +6,7 @@ Under torchrun and srun the launcher's own variables say it; elsewhere the optio
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -68,23 +68,18 @@ class Processes:
         """For a Trainer: its devices, num_nodes, strategy and plugins."""
         from lightning.pytorch.strategies import DDPStrategy
 
-        chosen: Any = strategy
-        if self.count > 1 and strategy in SPREAD:
-            chosen = DDPStrategy(process_group_backend=BACKEND, timeout=PATIENCE)
-        return {
-            "devices": self.per_node,
-            "num_nodes": self.nodes,
-            "strategy": chosen,
-            "plugins": [self.environment()],
-        }
+        return self._options(strategy, DDPStrategy)
 
     def fabric_options(self) -> dict[str, Any]:
         """For a Fabric: the same."""
         from lightning.fabric.strategies.ddp import DDPStrategy
 
-        chosen: Any = "auto"
-        if self.count > 1:
-            chosen = DDPStrategy(process_group_backend=BACKEND, timeout=PATIENCE)
+        return self._options("auto", DDPStrategy)
+
+    def _options(self, strategy: str, spread: Callable[..., Any]) -> dict[str, Any]:
+        chosen: Any = strategy
+        if self.count > 1 and strategy in SPREAD:
+            chosen = spread(process_group_backend=BACKEND, timeout=PATIENCE)
         return {
             "devices": self.per_node,
             "num_nodes": self.nodes,

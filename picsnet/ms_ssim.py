@@ -95,16 +95,12 @@ def _make_blur_matrix(side: int, device: torch.device) -> Tensor:
     """(side - 10, side): each row a window, one further on than the row above."""
     # Also where the first to ask is in inference mode, gradients pass through it later.
     with torch.inference_mode(False):
-        return _windows(side).float().to(device)
+        offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
+        window = torch.exp(-(offsets**2) / (2 * SIGMA**2))
+        matrix = torch.zeros(side - WINDOW + 1, side, dtype=torch.float64)
+        for row in range(len(matrix)):
+            matrix[row, row : row + WINDOW] = window / window.sum()
+        return matrix.float().to(device)
 
 
 _kept_blur_matrix = functools.lru_cache(maxsize=32)(_make_blur_matrix)
-
-
-def _windows(side: int) -> Tensor:
-    offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
-    window = torch.exp(-(offsets**2) / (2 * SIGMA**2))
-    matrix = torch.zeros(side - WINDOW + 1, side, dtype=torch.float64)
-    for row in range(len(matrix)):
-        matrix[row, row : row + WINDOW] = window / window.sum()
-    return matrix

@@ -1,8 +1,15 @@
-"""Text for a terminal: what comes out of files, and their names, must not command it."""
+"""What a terminal is shown: progress, and text that must not command it, whatever file it is of."""
 
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+SECONDS_BETWEEN_LINES = 10.0
+
+T = TypeVar("T")
 
 
 def printable(text: str) -> str:
@@ -21,3 +28,25 @@ def printable(text: str) -> str:
 def print_error(error: Exception | str) -> None:
     """One line on stderr."""
     print(f"picsnet: error: {printable(str(error))}", file=sys.stderr)
+
+
+def shown(items: Iterable[T], total: int, name: str, unit: str) -> Iterator[T]:
+    """The same items, with progress on stderr: a bar on a terminal, elsewhere a line now and then.
+
+    Args:
+        items: to go through.
+        total: how many there are.
+        name: of the work.
+        unit: what one is called; more have an s.
+    """
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, desc=name, unit=unit, file=sys.stderr)
+        return
+    last = time.monotonic()
+    for count, item in enumerate(items, start=1):
+        yield item
+        if count == total or time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            print(f"{name}: {count} of {total} {unit}s", file=sys.stderr, flush=True)

@@ -238,7 +238,10 @@ class Recorder(L.LightningModule):
         self.batches_seen = checkpoint["batches_seen"]
 
 
-def run(maps: list[Path], root: Path, module: Recorder, resume: Path | None = None) -> L.Trainer:
+def fit(
+    data: L.LightningDataModule, root: Path, module: Recorder, resume: Path | None = None
+) -> L.Trainer:
+    """Six steps of data that are made for so many."""
     trainer = L.Trainer(
         accelerator="cpu",
         max_steps=6,
@@ -252,9 +255,13 @@ def run(maps: list[Path], root: Path, module: Recorder, resume: Path | None = No
         use_distributed_sampler=False,
         default_root_dir=root,
     )
-    datamodule = SketchMapDataModule(maps[1:], maps[:1], settings(total_steps=6))
-    trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     return trainer
+
+
+def run(maps: list[Path], root: Path, module: Recorder, resume: Path | None = None) -> L.Trainer:
+    data = SketchMapDataModule(maps[1:], maps[:1], settings(total_steps=6))
+    return fit(data, root, module, resume)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

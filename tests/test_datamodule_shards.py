@@ -34,7 +34,7 @@ from picsnet.images import save_png
 from picsnet.shards import Shard
 from picsnet.sketch.shards import check_output, write_shards
 from tests.local_bucket import serve
-from tests.test_datamodule_maps import Recorder
+from tests.test_datamodule_maps import Recorder, fit
 
 MAPS = 24
 
@@ -189,22 +189,8 @@ def test_a_run_goes_on_at_any_step_under_any_number_of_workers(
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_lightning_resumes_it_as_it_resumes_a_folder(packed: Path, tmp_path: Path) -> None:
     def run(module: Recorder, resume: Path | None = None) -> L.Trainer:
-        trainer = L.Trainer(
-            accelerator="cpu",
-            max_steps=6,
-            val_check_interval=2,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            default_root_dir=tmp_path,
-        )
         data = datamodule(f"local:{packed}", tmp_path / "cache", total_steps=6)
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-        return trainer
+        return fit(data, tmp_path, module, resume)
 
     whole, first, second = Recorder(), Recorder(stop_at=3), Recorder()
     run(whole)

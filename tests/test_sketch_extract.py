@@ -157,8 +157,9 @@ def test_processes_that_start_together_make_each_map_once(
     with ThreadPoolExecutor() as pool:
         with FileLock(cache / maps_dir / ".lock"):
             later = [pool.submit(extract, photos, spec, cache) for _ in range(2)]
-            said = ""
+            said, deadline = "", time.monotonic() + 60
             while said.count("another process makes maps; waiting") < 2:
+                assert time.monotonic() < deadline, said
                 said += capsys.readouterr().err
             assert not files(cache)
         reports = [job.result() for job in later]

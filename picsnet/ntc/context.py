@@ -223,12 +223,12 @@ class _Cells(NamedTuple):
         return [part.flatten() > 0 for part in self.split(inside)]
 
 
-def _step_channels(M: int) -> list[Tensor]:
+def _step_channels(M: int) -> list[list[int]]:
     channel = torch.arange(4 * M)
     latent, position = channel // 4, channel % 4
     first = torch.tensor(_STEP_OF_POSITION)[position]
     step = (first + latent * STEPS // M) % STEPS
-    return [channel[step == s] for s in range(STEPS)]
+    return [channel[step == s].tolist() for s in range(STEPS)]
 
 
 class SketchContext(FileNTC):
@@ -302,7 +302,7 @@ class SketchContext(FileNTC):
 
             self.entropy_bottleneck = IntegerEntropyBottleneck(N)
         self.lowest = LowerBound(MIN_LOG_LIKELIHOOD)
-        self._channels = [step.tolist() for step in _step_channels(M)]
+        self._channels = _step_channels(M)
 
     @property
     def levels(self) -> int:

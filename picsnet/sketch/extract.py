@@ -6,7 +6,6 @@ import hashlib
 import os
 import signal
 import sys
-import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,16 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from picsnet.errors import DataError, ImageError, OutputError, SketcherError, UsageError
 from picsnet.files import IMAGE_SUFFIXES, InputFile, expand_inputs
 from picsnet.images import MIN_SIDE, load_rgb, save_png
+from picsnet.terminal import shown
 
 if TYPE_CHECKING:
     from picsnet.sketch import Sketcher
-
-SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,9 @@ def extract_folder(
                 else _in_processes(still, sketcher_spec, max_side, workers)
             )
             with closing(made):  # Whatever happens, no worker is left behind.
-                for picture, target, reason in _shown(made, len(still), sketcher.name, progress):
+                watched = progress and still
+                results = shown(made, len(still), sketcher.name, "map") if watched else made
+                for picture, target, reason in results:
                     if reason is None:
                         tally.maps[picture] = target
                     else:
@@ -307,22 +306,3 @@ def _make_in_worker(picture: Path, target: Path) -> _Made:
         torch.set_num_threads(_Worker.threads)
         _Worker.sketcher = _load(_Worker.spec)
     return _make(picture, target, _Worker.sketcher, _Worker.max_side)
-
-
-def _shown(made: Iterator[_Made], total: int, name: str, progress: bool) -> Iterator[_Made]:
-    """The same, with progress on stderr."""
-    if not progress or total == 0:
-        yield from made
-    elif sys.stderr.isatty():
-        yield from tqdm(made, total=total, desc=name, unit="map", file=sys.stderr)
-    else:
-        yield from _with_lines(made, total, name)
-
-
-def _with_lines(made: Iterator[_Made], total: int, name: str) -> Iterator[_Made]:
-    last = time.monotonic()
-    for count, item in enumerate(made, start=1):
-        yield item
-        if count == total or time.monotonic() - last >= SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
-            print(f"{name}: {count} of {total} maps", file=sys.stderr, flush=True)

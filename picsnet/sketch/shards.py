@@ -6,7 +6,6 @@ import hashlib
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from picsnet.buckets import Store, open_store
 from picsnet.errors import DataError, ImageError, OutputError, UsageError
 from picsnet.files import atomic_write
 from picsnet.images import load_grey
 from picsnet.shards import INDEX, VERSION, is_grey_png, read_index
-
-SECONDS_BETWEEN_LINES = 10.0
+from picsnet.terminal import shown
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,8 @@ def write_shards(
     names: list[str] = []
     packed: list[_Packed] = []
     ordered = sorted(set(maps))
-    readable = _readable(_shown(ordered, progress), failed)
-    for group in _groups(readable, shard_bytes):
+    looked_at = shown(ordered, len(ordered), "shards", "map") if progress else iter(ordered)
+    for group in _groups(_readable(looked_at, failed), shard_bytes):
         names += [path.name for path, _ in group]
         packed.append(_pack(store, len(packed), [data for _, data in group]))
     for path, reason in failed:
@@ -217,18 +214,3 @@ def _write_index(
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _shown(maps: Sequence[Path], progress: bool) -> Iterator[Path]:
-    """The same, with progress on stderr."""
-    if not progress:
-        yield from maps
-    elif sys.stderr.isatty():
-        yield from tqdm(maps, desc="shards", unit="map", file=sys.stderr)
-    else:
-        last = time.monotonic()
-        for count, path in enumerate(maps, start=1):
-            yield path
-            if count == len(maps) or time.monotonic() - last >= SECONDS_BETWEEN_LINES:
-                last = time.monotonic()
-                print(f"shards: {count} of {len(maps)} maps", file=sys.stderr, flush=True)

@@ -78,10 +78,9 @@ class SteppedModule(L.LightningModule):
         # step, over all processes: what is drawn by map (`picsnet.ntc.noise`) is then what a single
         # process would draw.
         first = self.global_rank * len(batch) if isinstance(batch, Tensor) else self.global_rank
-        words = np.random.SeedSequence([self.seed % 2**32, self.batches_seen]).generate_state(2)
-        # The upper word is of little use to torch's own generator on the CPU, and keeps steps apart
-        # where seeds of samples are hashed again.
-        torch.manual_seed((int(words[0] >> 1) << 32) + int(words[1] >> 1) + first)
+        step = np.random.SeedSequence([self.seed % 2**32, self.batches_seen])
+        # A bit is left for what is added.
+        torch.manual_seed((int(step.generate_state(1, np.uint64)[0]) >> 1) + first)
 
     def main_optimizer(self, parameters: list[nn.Parameter]) -> dict[str, Any]:
         """AdamW and the schedule, in the shape that ``configure_optimizers`` returns."""
