@@ -193,9 +193,12 @@ def test_a_range_network_starts_from_a_hyperprior(folder: Path) -> None:
         load_weights(build("picsnet-context", {**RANGE, "M": 16}), folder)
 
 
+@pytest.mark.parametrize("more", [{}, {"analysis": [1, 2, 1], "synthesis": [1, 1, 3]}])
 @pytest.mark.parametrize("lmbda", [0.25, 0.5, 0.7, 4.0])
-def test_a_network_for_one_lambda_starts_from_one_for_a_range(tmp_path: Path, lmbda: float) -> None:
-    """It does what the other does at that lambda, or at the nearest that it has."""
+def test_a_network_for_one_lambda_starts_from_one_for_a_range(
+    tmp_path: Path, lmbda: float, more: dict[str, Any]
+) -> None:
+    """It does what the other does at that lambda, or at the nearest; with more blocks as well."""
     torch.manual_seed(0)
     source = build("picsnet-context", RANGE)
     assert isinstance(source, SketchContext)
@@ -205,7 +208,7 @@ def test_a_network_for_one_lambda_starts_from_one_for_a_range(tmp_path: Path, lm
                 layer.vectors.add_(torch.randn_like(layer.vectors), alpha=0.2)
     card = {"architecture": "picsnet-context", "options": RANGE, "lmbda": 0.5}
     export(source, card, tmp_path / "range")
-    one = build("picsnet-context", {**RANGE, "lambdas": [lmbda]}).eval()
+    one = build("picsnet-context", {**RANGE, **more, "lambdas": [lmbda]}).eval()
     load_weights(one, tmp_path / "range")
     trained = load_model(tmp_path / "range").network
     quality = trained.quality_of(lmbda)

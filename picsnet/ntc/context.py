@@ -334,33 +334,34 @@ class SketchContext(FileNTC):
     def start_from(self, other: SketchHyperprior | SketchContext) -> None:
         """Take over what another network has learned.
 
-        Of a hyperprior the transforms; blocks that it lacks change nothing yet. Of a network of
-        this kind all of it, at our lambdas: its vectors are interpolated, and those of its first
-        or last lambda stand for what lies beyond.
+        Of a hyperprior the transforms, of a network of this kind all of it, at our lambdas: its
+        vectors are interpolated, and those of its first or last lambda stand for what lies beyond.
+        Blocks that the other one lacks change nothing yet.
 
         Raises:
             ValueError: widths, M or N differ, or it has more blocks.
         """
-        if isinstance(other, SketchContext):
-            state = other.state_dict()
-            places = np.interp(np.log(self.lambdas), np.log(other.lambdas), range(other.levels))
-            for name, layer in other.named_modules():
-                if isinstance(layer, Levels):
-                    quality = torch.from_numpy(places * self.QUALITY_STEPS)
-                    vectors = layer(quality, torch.float64)[..., 0, 0]
-                    state[f"{name}.vectors"] = vectors.float()
-            try:
-                self.load_state_dict(state)
-            except RuntimeError as error:
-                raise ValueError(str(error)) from None
-            return
-        for ours, theirs in ((self.g_a, other.g_a), (self.g_s, other.g_s)):
-            _adopt(ours, theirs)
+        _adopt(self.g_a, other.g_a)
+        _adopt(self.g_s, other.g_s)
         try:
             self.h_a.load_state_dict(other.h_a.state_dict())
             self.entropy_bottleneck.load_state_dict(other.entropy_bottleneck.state_dict())
+            if isinstance(other, SketchContext):
+                self.gains.load_state_dict(self._at_our_lambdas(other, other.gains))
+                self.context.load_state_dict(self._at_our_lambdas(other, other.context))
         except RuntimeError as error:
             raise ValueError(str(error)) from None
+
+    def _at_our_lambdas(self, other: SketchContext, part: nn.Module) -> dict[str, Tensor]:
+        """State of a part of another network, its vectors interpolated."""
+        state = part.state_dict()
+        places = np.interp(np.log(self.lambdas), np.log(other.lambdas), range(other.levels))
+        quality = torch.from_numpy(places * self.QUALITY_STEPS)
+        for name, layer in part.named_modules():
+            if isinstance(layer, Levels):
+                vectors = layer(quality, torch.float64)[..., 0, 0]
+                state[f"{name}.vectors"] = vectors.float()
+        return state
 
     def forward(self, x: Tensor, quality: Tensor | None = None) -> NTCOutput:
         """Code (B, 1, H, W) maps in 0..1; H and W multiples of 16.
