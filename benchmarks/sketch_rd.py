@@ -15,9 +15,6 @@ BD-rate compares our models, all of them, with the upper hull of each classical 
 them together ("best classical"), and with the paper's network: at every rate the codec gets its
 best setting. ``bare`` rates leave out what AVIF and WebP wrap around the coded picture, and nothing
 of ours.
-
-The paper's network has a floating-point entropy model: its files are decoded by the process that
-wrote them, and would be by no other machine for sure.
 """
 
 from __future__ import annotations
@@ -41,7 +38,6 @@ from tqdm import tqdm
 from picsnet.checkpoints import SketchModel
 from picsnet.classical import CODECS, grid, why_missing
 from picsnet.errors import DataError, PicsnetError, UsageError
-from picsnet.evaluation.baselines.strings import read_strings, write_strings
 from picsnet.evaluation.edges import edge_agreement, thinned
 from picsnet.files import IMAGE_SUFFIXES, InputFile, atomic_write, expand_inputs
 from picsnet.images import load_grey, load_rgb
@@ -136,37 +132,19 @@ class PaperPoint:
     codec = PAPER
 
     def __init__(self, spec: str) -> None:
-        from picsnet.checkpoints import load_lightning
-        from picsnet.ntc.cheng2020 import Cheng2020Sketch
+        from benchmarks.paper import PaperCodec, load_paper
 
-        network, card, _ = load_lightning(Path(spec))
-        if not isinstance(network, Cheng2020Sketch):
-            raise UsageError(f"--paper {spec}: is a {card['architecture']}; give it to --ckpt")
-        self.lmbda = float(card["lmbda"])
+        network, self.lmbda = load_paper(spec)
         self.name = f"{PAPER} at {self.lmbda:g}"
-        paper: Any = network.eval().requires_grad_(False)
-        paper.update(force=True)
-        self._network = paper
+        self._codec = PaperCodec(network)
 
     def encode(self, sketch: Map) -> bytes:
-        """Its two strings, and the size, as a file."""
-        import torch
-
-        height, width = sketch.shape
-        multiple = self._network.MULTIPLE
-        x = torch.from_numpy(sketch.astype(np.float32))[None, None] / 255
-        x = torch.nn.functional.pad(x, (0, -width % multiple, 0, -height % multiple))
-        strings = self._network.compress(x)["strings"]
-        return write_strings(width, height, [bytes(one[0]) for one in strings])
+        """Its strings as a file."""
+        return self._codec.encode(sketch)
 
     def decode(self, data: bytes) -> Map:
         """The map in such a file."""
-        width, height, strings = read_strings(data, 2)
-        shape = [-(-side // self._network.MULTIPLE) for side in (height, width)]
-        x_hat = self._network.decompress([[one] for one in strings], shape)["x_hat"]
-        levels = x_hat[0, 0, :height, :width].clamp(0, 1).mul(255).round()
-        decoded: Map = levels.numpy().astype(np.uint8)
-        return decoded
+        return self._codec.decode(data)
 
     def container_bytes(self, data: bytes) -> int:
         """Nothing is left out."""
