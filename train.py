@@ -97,21 +97,15 @@ def train_edge(config: EdgeRunConfig) -> None:
 def train_ntc(config: NTCRunConfig) -> None:
     """Train a sketch NTC, on maps of photographs, on maps as they are, or on shards of maps."""
 
-    from picsnet.checkpoints import load_weights
     from picsnet.shards import sketcher_of
     from picsnet.training.callbacks import MapPanel, RateDistortionPoints, Throughput
     from picsnet.training.ntc import NTCModule, RangeNTCModule
-    from picsnet.training.run import fit, resume_point, run_folder
+    from picsnet.training.run import fit, run_folder
 
     data = config.data
     if data.shards:  # whoever made them chose the sketcher; the model's card names it
         data.sketcher = sketcher_of(data.shards)
     module = RangeNTCModule(config) if config.lmbdas else NTCModule(config)
-    if config.init_from and resume_point(config) is None:
-        load_weights(module.network, config.init_from)
-        if config.init_gain != 1:
-            module.scale_latents(config.init_gain)
-        module.restart_average()
     callbacks = [Throughput(data.batch_size), MapPanel(run_folder(config)), RateDistortionPoints()]
     fit(config, module, _maps(config), callbacks)
 

@@ -70,12 +70,14 @@ class LoggingConfig:
 class RunConfig:
     """What every run has, whatever it trains."""
 
-    task: str = "???"  # "sketch-ntc" or "edge"
+    task: str = "???"  # one of TASKS
     name: str = "???"
     seed: int = 1
     output: str = "runs"
     resume: str = "auto"  # "auto" (last checkpoint of this run), "never", or a checkpoint's path
-    init_from: str | None = None  # weights to start from: a checkpoint, an export or a shipped name
+    init_from: str | None = (
+        None  # weights to start from: a run's checkpoint; of sketches, any model
+    )
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)

@@ -263,6 +263,37 @@ def test_the_whole_codec_with_it(mini: Path) -> None:
     assert codec.encode(photo) == data
 
 
+def test_a_stage_starts_from_another_runs_weights(
+    mini: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = mini.parent / "mini_clip"
+    given = [
+        *("--config", str(run / "config.yaml"), f"output={tmp_path}", "name=next"),
+        *("trainer.max_steps=1", "optim.lr=1e-9", f"data.pack={packed}"),
+    ]
+    first = run / "checkpoints" / "last.ckpt"
+    assert train.main([*given, f"init_from={first}"]) == 0
+    weights = [
+        {
+            k: v
+            for k, v in torch.load(path, weights_only=True)["state_dict"].items()
+            if "ema.module" in k
+        }
+        for path in (first, tmp_path / "next" / "checkpoints" / "last.ckpt")
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    for name, weight in weights[0].items():
+        assert torch.allclose(weight, weights[1][name], atol=1e-6), name
+    capsys.readouterr()
+    for other in ("mini_vae", "nowhere"):
+        given[3] = f"name={other}"
+        path = mini.parent / other / "checkpoints" / "last.ckpt"
+        assert train.main([*given, f"init_from={path}"]) == 1
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert str(path) in error and ("is of task mini-vae" in error or "no such" in error)
+        assert not (tmp_path / other / "checkpoints").exists()
+
+
 def test_a_stage_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert assemble.main(["--vae", str(tmp_path), "-o", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err

@@ -290,6 +290,20 @@ def test_resuming_with_another_network_is_one_line(
     assert "holds another network" in result.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.parametrize("setting", ["lr=0.0003", "aux_lr=0.0003", "weight_decay=0.1"])
+def test_a_run_that_goes_on_keeps_its_rates_and_says_so(
+    maps_folder: Path, tmp_path: Path, uninterrupted: Path, setting: str
+) -> None:
+    """The checkpoint's optimisers have them: another one would be taken silently for nothing."""
+    result = train(maps_folder, tmp_path, f"resume={uninterrupted}", f"optim.{setting}")
+    assert result.returncode == 1
+    last_line = result.stderr.strip().splitlines()[-1]
+    name, asked = setting.split("=")
+    assert f"its own optim.{name}=" in last_line and f"not {asked}" in last_line
+    assert f"init_from={uninterrupted}" in last_line
+    assert not list(tmp_path.iterdir())
+
+
 def test_loss_is_lambda_distortion_plus_rate() -> None:
     x = torch.rand(2, 1, 192, 192)
     x_hat = (x + 0.1).clamp(0, 1)

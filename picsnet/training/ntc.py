@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from picsnet.checkpoints import in_memory_model, table_tensors
+from picsnet.checkpoints import in_memory_model, load_weights, table_tensors
 from picsnet.codec import SketchCodec
 from picsnet.config import NTCRunConfig, PhotoNTCRunConfig
 from picsnet.errors import ConfigError
@@ -49,6 +49,18 @@ class NTCModule(SteppedModule):
                 parameter.requires_grad_(False)  # held still; DDP and the optimisers pass it by
                 continue
             (self.aux_parameters if aux else self.main_parameters).append(parameter)
+
+    def start_from(self, spec: str) -> None:
+        """Begin at trained weights, of a run, an exported folder or a shipped name.
+
+        Raises:
+            CheckpointError: they cannot be had, or do not fit.
+            ConfigError: the run's ``init_gain`` is not for its architecture.
+        """
+        load_weights(self.network, spec)
+        if self.config["init_gain"] != 1:
+            self.scale_latents(self.config["init_gain"])
+        self.restart_average()
 
     def scale_latents(self, gain: float) -> None:
         """Scale the latents of a network that was loaded to start from.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from picsnet.config import PhotoNTCRunConfig
 from picsnet.ntc.photo import PhotoNTC
 from picsnet.training.ntc import NTCModule
+from picsnet.training.stepped import SteppedModule
 
 
 class PhotoNTCModule(NTCModule):
@@ -19,6 +20,10 @@ class PhotoNTCModule(NTCModule):
         torch.manual_seed(config.seed)  # initial weights are part of what a seed repeats
         model = config.model
         super().__init__(config, network or PhotoNTC(model.architecture, model.options))
+
+    def start_from(self, spec: str) -> None:
+        """As `SteppedModule.start_from` says: what is exported and shipped codes sketches."""
+        SteppedModule.start_from(self, spec)
 
     def pictures(self, batch: Any) -> Tensor:
         x: Tensor = batch["photo"].float() / 255

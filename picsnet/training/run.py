@@ -22,10 +22,14 @@ from picsnet.config import RunConfig, to_dict
 from picsnet.devices import has_amx
 from picsnet.errors import CheckpointError, ConfigError, OutputError
 from picsnet.training.environment import save_description
+from picsnet.training.saved import read_saved
 from picsnet.training.stepped import SteppedModule
 from picsnet.training.wandb_run import wandb_id, wandb_mode
 
 LAST = "last.ckpt"
+
+IN_OPTIMIZERS = ("lr", "aux_lr", "weight_decay")
+"""Settings that a checkpoint's optimisers carry: those of the command would have no effect."""
 
 STEPS_TO_AGREE = 10
 """Several processes ask each other every so many steps whether to stop: all wait for all then."""
@@ -230,9 +234,15 @@ def fit(
     """Train, or go on training; print and return the path of the last checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint to resume from is missing, damaged, or of another network.
+        CheckpointError: the checkpoint to resume or start from is missing, damaged, or of another
+            network; or the command asks for what a resumed run cannot change.
         OutputError: the run's folder cannot be written.
     """
+    start = resume_point(config)
+    if start is not None:
+        _check_resumable(start, module)
+    elif config.init_from is not None:
+        module.start_from(config.init_from)
     folder = run_folder(config)
     checkpoints = folder / "checkpoints"
     try:
@@ -241,9 +251,6 @@ def fit(
         raise OutputError(
             f"{folder}: cannot make the run's folder ({error.strerror}); set output=FOLDER"
         ) from None
-    start = resume_point(config)
-    if start is not None:
-        _check_resumable(start, module)
     save_description(OmegaConf.structured(config), folder)
     # Lightning's greetings, and the warnings of its own internals.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -299,15 +306,8 @@ def fit(
 
 
 def _check_resumable(path: Path, module: SteppedModule) -> None:
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        weights = saved["state_dict"]
-        saved["batches_seen"], saved["config"]
-    except Exception as error:
-        raise CheckpointError(
-            f"{path}: not a checkpoint of this project ({type(error).__name__}); "
-            "use resume=never to start afresh"
-        ) from None
+    saved = read_saved(path, "use resume=never to start afresh")
+    weights = saved["state_dict"]
     expected = module.state_dict()
     differing = [
         key
@@ -319,6 +319,13 @@ def _check_resumable(path: Path, module: SteppedModule) -> None:
             f"{path}: holds another network ({len(differing)} weights differ, first "
             f"{differing[0]}); use the run's own model settings, or resume=never name=NEW_NAME"
         )
+    was, now = saved["config"]["optim"], module.config["optim"]
+    for name in IN_OPTIMIZERS:
+        if was[name] != now[name]:
+            raise CheckpointError(
+                f"{path}: goes on at its own optim.{name}={was[name]:g}, not {now[name]:g}; "
+                f"leave that out, or begin a new run there: name=NEW_NAME init_from={path}"
+            )
 
 
 class PlainProgress(Callback):

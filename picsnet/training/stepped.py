@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from picsnet.config import OptimConfig, RunConfig, to_dict
+from picsnet.errors import CheckpointError
 from picsnet.training.average import ExponentialAverage
 from picsnet.training.environment import describe_environment
+from picsnet.training.saved import averaged_weights
 
 
 def learning_rate_factor(step: int, total: int, optim: OptimConfig) -> float:
@@ -60,6 +63,25 @@ class SteppedModule(L.LightningModule):
         module = self.ema.module
         assert isinstance(module, nn.Module)
         return module
+
+    def start_from(self, spec: str) -> None:
+        """Begin at the averaged weights of another run.
+
+        Args:
+            spec: a checkpoint of the same task, and of a network like this one.
+
+        Raises:
+            CheckpointError: it is not.
+        """
+        weights = averaged_weights(Path(spec), self.config["task"])
+        try:
+            self.network.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:160]
+            raise CheckpointError(
+                f"init_from {spec}: does not fit the network of this run ({reason})"
+            ) from None
+        self.restart_average()
 
     def restart_average(self) -> None:
         """Begin the average at the network's present weights, after loading some into it."""
