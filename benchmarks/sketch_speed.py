@@ -27,7 +27,6 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.paper import PaperCodec, load_paper
 from picsnet.checkpoints import load_model
 from picsnet.codec import SketchCodec
 from picsnet.errors import DataError, PicsnetError, UsageError
@@ -75,10 +74,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         PicsnetError: a picture is too small, or a model cannot be loaded.
     """
+    from benchmarks.paper import PaperCodec, load_paper
+
     maps = load_maps(args.photos, args.pictures, args.side)
     torch.manual_seed(0)
     paper = load_paper(args.paper)[0] if args.paper else Cheng2020Sketch()
-    codecs = {"ours": Ours(args.ckpt), "paper": PaperCodec(paper)}
+    codecs: dict[str, Ours | PaperCodec] = {
+        "ours": Ours(args.ckpt),
+        "paper": PaperCodec(paper),
+    }
     spent: dict[str, dict[str, list[float]]] = {
         name: {"encode": [], "decode": []} for name in codecs
     }
@@ -156,4 +160,6 @@ def _print(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    # A file that is run has its own folder on the path, not the one that holds ``benchmarks``.
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     sys.exit(main())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from PIL import Image
 
 from benchmarks import sketch_speed
-from tests.conftest import drawn_map
+from tests.conftest import REPOSITORY, drawn_map
 from tests.test_checkpoints import lightning_checkpoint
 
 
@@ -32,12 +34,19 @@ def test_both_are_timed_on_the_same_maps(
     output = tmp_path / "speed.json"
     given = [str(photos), "--side", "64", "--repeat", "1", "--paper", str(paper)]
     assert sketch_speed.main([*given, "-o", str(output)]) == 0
+    assert "the paper's network" in capsys.readouterr().out
     found = json.loads(output.read_text())
     assert found["maps"] == 2 and found["paper"] == str(paper)
     for verb in ("encode", "decode"):
         ours, theirs = (found["seconds"][name][verb] for name in ("ours", "paper"))
         assert ours > 0 and found["times"][verb] == pytest.approx(theirs / ours)
-    assert "the paper's network" in capsys.readouterr().out
+
+
+def test_it_runs_as_a_file(photos: Path, tmp_path: Path) -> None:
+    script = REPOSITORY / "benchmarks" / "sketch_speed.py"
+    command = [sys.executable, script, photos, "--side", "97"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "smaller than --side 97" in result.stderr
 
 
 @pytest.mark.parametrize(
