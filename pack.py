@@ -29,7 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quality", type=int, default=85, help="of JPEG (default: 85)")
     parser.add_argument("--sketcher", default="bundled", help="default: %(default)s")
     parser.add_argument(
-        "--ckpt", nargs="*", default=MODELS, help="models that code the sketches (default: all)"
+        "--ckpt",
+        nargs="*",
+        default=MODELS,
+        help="models that code the sketches (default: lambdas 0.25 to 2.0)",
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     args = parser.parse_args(arguments)
