@@ -18,7 +18,7 @@ from picsnet.config import (
     VAERunConfig,
     load_config,
 )
-from picsnet.errors import DataError, PicsnetError
+from picsnet.errors import DataError, FingerprintError, PicsnetError
 from picsnet.terminal import print_error
 
 if TYPE_CHECKING:
@@ -203,7 +203,14 @@ def train_diffusion(config: DiffusionRunConfig) -> None:
         file = read(data, name=config.data.pack)
         if file.sketch is None:
             raise DataError(f"{config.data.pack}: a file without a sketch; make it: python pack.py")
-        return codecs.get(file.sketch.fingerprint, config.data.pack).decode_file(file)
+        try:
+            codec = codecs.get(file.sketch.fingerprint, config.data.pack)
+        except FingerprintError:
+            raise DataError(
+                f"{config.data.pack}: holds sketches of a network that ships no more; make it "
+                "again: python pack.py"
+            ) from None
+        return codec.decode_file(file)
 
     captioner = PaletteCaptioner(Path(config.clip) / "tokenizer")
     module = DiffusionModule(config, captioner.ids(""))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import picsnet
 import train
 from datamodules.pack import MAX_BYTES, decode, read_pack, write_pack
 from datamodules.photos import FixedPhotoDataset, PhotoDataset, PhotoDataSettings, SamplePool
+from picsnet.bitstream import read, write
 from picsnet.config import VAEModelConfig
 from picsnet.decoder.diffusion import DiffusionDecoder, Drawing
 from picsnet.decoder.spec import load_spec
@@ -292,6 +295,27 @@ def test_a_stage_starts_from_another_runs_weights(
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert str(path) in error and ("is of task mini-vae" in error or "no such" in error)
         assert not (tmp_path / other / "checkpoints").exists()
+
+
+def test_a_pack_of_a_network_that_is_gone(
+    mini: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its sketches cannot be read; what mends it is another pack."""
+    old = tmp_path / "old.tar"
+    with tarfile.open(packed) as source, tarfile.open(old, "w") as target:
+        for member in source:
+            data = source.extractfile(member).read()  # type: ignore[union-attr]
+            if member.name.endswith(".pics"):
+                file = read(data, name=member.name)
+                assert file.sketch is not None
+                sketch = replace(file.sketch, fingerprint=bytes.fromhex("195f55"))
+                data = write(replace(file, sketch=sketch))
+                member.size = len(data)
+            target.addfile(member, io.BytesIO(data))
+    given = ["--config", str(mini.parent / "mini_diffusion" / "config.yaml"), f"data.pack={old}"]
+    assert train.main([*given, f"output={tmp_path}", "name=next"]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{old}: " in error and "make it again: python pack.py" in error
 
 
 def test_a_stage_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
