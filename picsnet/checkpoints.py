@@ -100,12 +100,19 @@ def find_by_fingerprint(fingerprint: bytes, device: str | torch.device = "cpu") 
         CheckpointError: none of them is.
     """
     name = shipped.networks().get(fingerprint.hex())
-    if name is None:
+    if name is not None:
+        return load_model(name, device, prior=False)
+    if (was := shipped.replaced().get(fingerprint.hex())) is not None:
+        folder = f"checkpoints/{was['name']}"
         raise CheckpointError(
-            f"no shipped model has the fingerprint {fingerprint.hex()}; "
-            "name the model the file was written with: --ckpt CKPT"
+            f"was written with {was['name']} as it shipped up to {was['revision']}; in the "
+            f"checkout, mkdir old && git archive {was['revision']} {folder} | tar -x -C old, and "
+            f"name it: --ckpt old/{folder}"
         )
-    return load_model(name, device, prior=False)
+    raise CheckpointError(
+        f"no shipped model has the fingerprint {fingerprint.hex()}; "
+        "name the model the file was written with: --ckpt CKPT"
+    )
 
 
 def export(
@@ -159,10 +166,14 @@ def card_of(config: dict[str, Any]) -> dict[str, Any]:
             for key in ("photos", "maps", "shards")
             for folder in config["data"].get(key, [])
         ],
-        "init_from": Path(config["init_from"]).parent.parent.name
-        if config.get("init_from")
-        else None,
+        "init_from": _origin(config["init_from"]) if config.get("init_from") else None,
     }
+
+
+def _origin(init_from: str) -> str:
+    """The run of a checkpoint, ``RUN/checkpoints/last.ckpt``; the name of an export."""
+    path = Path(init_from)
+    return path.parent.parent.name if path.suffix == ".ckpt" else path.name
 
 
 def table_tensors(network: FileNTC) -> dict[str, Tensor]:
@@ -285,7 +296,7 @@ def _assemble(
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{name}: does not hold a {architecture} as its card says ({reason}); "
-            "export it again with python export.py"
+            "export it again with picsnet export"
         ) from None
     network.eval().requires_grad_(False)
     return SketchModel(name, network.to(device), tables, fingerprint_of(tensors), card)

@@ -60,6 +60,12 @@ def networks() -> dict[str, str]:
     return {card["fingerprint"]: name for name, card in whole.items()}
 
 
+def replaced() -> dict[str, dict[str, str]]:
+    """Sketch networks that shipped once, by fingerprint: name, and a revision that has them."""
+    listed = _object(FOLDER / "replaced.json")
+    return {fingerprint: dict(found) for fingerprint, found in listed.items()}
+
+
 def sketch_models() -> list[str]:
     """Names of the sketch models that ship, by rising lambda.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from picsnet import shipped
 from picsnet.checkpoints import (
+    card_of,
     export,
     find_by_fingerprint,
     fingerprint_of,
@@ -22,11 +24,12 @@ from picsnet.checkpoints import (
     pack,
 )
 from picsnet.codec import SketchCodec
+from picsnet.config import load_config, to_dict
 from picsnet.errors import CheckpointError, ConfigError
 from picsnet.ntc import build
 from picsnet.ntc.context import Levels, SketchContext
 from picsnet.ntc.hyperprior import SketchHyperprior
-from tests.conftest import drawn_map
+from tests.conftest import REPOSITORY, drawn_map
 
 OPTIONS = {"widths": [8, 8, 8], "M": 6, "N": 4}
 CARD = {"architecture": "picsnet-hyperprior", "options": OPTIONS, "lmbda": 0.5}
@@ -220,6 +223,40 @@ def test_a_network_for_one_lambda_starts_from_one_for_a_range(
     assert torch.allclose(expected.x_hat, found.x_hat, atol=tolerance)
     bits = [-sum(float(v.log2().sum()) for v in o.likelihoods.values()) for o in (expected, found)]
     assert bits[0] == pytest.approx(bits[1], rel=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("spec", "origin"),
+    [
+        ("sketch_ntc_range", "sketch_ntc_range"),
+        ("models/mine", "mine"),
+        ("runs/first/checkpoints/last.ckpt", "first"),
+    ],
+)
+def test_a_card_names_what_its_run_started_from(spec: str, origin: str) -> None:
+    given = ["data.maps=[maps]", f"init_from={spec}"]
+    config = load_config("sketch_ntc_lambda0.5.yaml", given)
+    assert card_of(to_dict(config))["init_from"] == origin
+
+
+@pytest.mark.parametrize(("fingerprint", "was"), sorted(shipped.replaced().items()))
+def test_files_of_networks_that_were_replaced_say_where_those_are(
+    fingerprint: str, was: dict[str, str], tmp_path: Path
+) -> None:
+    """The command in the message brings the network, and that reads the file."""
+    assert fingerprint not in shipped.networks()
+    with pytest.raises(CheckpointError) as refused:
+        find_by_fingerprint(bytes.fromhex(fingerprint))
+    folder = f"checkpoints/{was['name']}"
+    archive = f"git archive {was['revision']} {folder}"
+    assert f"mkdir old && {archive} | tar -x -C old," in str(refused.value)
+    assert f"--ckpt old/{folder}" in str(refused.value)
+    known = ["git", "cat-file", "-e", f"{was['revision']}^{{commit}}"]
+    if subprocess.run(known, cwd=REPOSITORY, capture_output=True, check=False).returncode:
+        pytest.skip("the revision is not in this checkout's history")
+    fetch = f"{archive} | tar -x -C {tmp_path}"
+    subprocess.run(fetch, shell=True, cwd=REPOSITORY, check=True)
+    assert load_model(tmp_path / folder).fingerprint.hex() == fingerprint
 
 
 def spoil_card(folder: Path) -> None:
