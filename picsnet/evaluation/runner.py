@@ -30,7 +30,7 @@ from picsnet.errors import ConfigError, OutputError, PicsnetError
 from picsnet.evaluation import likeness
 from picsnet.evaluation.codecs import make_points
 from picsnet.evaluation.config import EvaluationConfig
-from picsnet.evaluation.jobs import Job, Picture, code, done, make_job, measure
+from picsnet.evaluation.jobs import Job, Picture, code, done, make_jobs, measure
 from picsnet.evaluation.likeness import Likeness
 from picsnet.evaluation.measures import MEASURES
 from picsnet.evaluation.points import Point
@@ -41,6 +41,7 @@ from picsnet.evaluation.tracking import track
 from picsnet.files import atomic_write
 from picsnet.images import load_rgb
 from picsnet.launching import Processes, find_processes, launcher
+from picsnet.stamps import forget
 from picsnet.terminal import print_error
 from picsnet.training.environment import save_description
 
@@ -75,6 +76,8 @@ def evaluate(config: EvaluationConfig) -> Report | None:
     Raises:
         ConfigError, DataError, OutputError: nothing can be evaluated.
     """
+    codecs = {label: codec.resolved() for label, codec in config.codecs.items()}
+    config = replace(config, codecs=codecs)
     run = Path(config.output) / config.name
     _begin(config, run)
     pictures, failures = prepare(config.dataset, run)
@@ -118,11 +121,12 @@ def _points(config: EvaluationConfig, device: str) -> dict[tuple[str, str], Poin
 
 def _jobs(config: EvaluationConfig, pictures: Sequence[Picture]) -> list[Job]:
     """Point by point, so that models are loaded once."""
+    forget()
     name = config.dataset.name
     return [
-        make_job(name, picture, point, config.codecs[point.codec])
+        job
         for point in _points(config, "cpu").values()
-        for picture in pictures
+        for job in make_jobs(name, pictures, point, config.codecs[point.codec])
     ]
 
 
