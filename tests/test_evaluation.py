@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 from skimage import data
 
 from picsnet.cli import main
+from picsnet.evaluation.codecs import MeanPoint
 from picsnet.evaluation.summary import bootstrap
 
 MEASURES = "[psnr,ms_ssim,colour_error,sketch_ms_ssim]"
@@ -30,6 +32,14 @@ codecs:
   sketch alone: {{kind: sketch, ckpt: [sketch_ntc_lambda0.5, sketch_ntc_lambda1.0]}}
   WebP: {{kind: classical, codec: WEBP, points: [[0, 4], [10, 8]]}}
   mean colour: {{kind: mean-colour}}
+"""
+MEAN = """
+name: small
+output: {output}
+dataset: {{name: samples, folder: [{photos}], resize: null}}
+measures: {{names: [psnr], resamples: 0}}
+logging: {{wandb: disabled}}
+codecs: {{mean colour: {{kind: mean-colour}}}}
 """
 SECONDS = ["encode_seconds", "decode_seconds"]
 
@@ -168,6 +178,30 @@ def test_mistakes_are_one_line(
     assert _evaluate(_config(tmp_path, photos), override) in (1, 2)
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("picsnet: error: ") and words in line
+
+
+@pytest.fixture
+def mean(tmp_path: Path, photos: Path) -> Path:
+    """The configuration of an evaluation of the mean colour by PSNR."""
+    path = tmp_path / "mean.yaml"
+    path.write_text(MEAN.format(output=tmp_path / "runs", photos=photos))
+    return path
+
+
+def test_an_interrupt_is_told_and_has_its_status(
+    mean: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(point: MeanPoint, picture: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MeanPoint, "encode", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert _evaluate(mean) == 130
+        assert signal.getsignal(signal.SIGINT) == handler  # the next one is heard
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert "interrupted" in capsys.readouterr().err
 
 
 def _process(config: Path, *overrides: str) -> subprocess.Popen[bytes]:

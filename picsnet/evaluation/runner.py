@@ -9,12 +9,14 @@ was killed goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import signal
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,7 @@ def evaluate(config: EvaluationConfig) -> Report | None:
 
     Raises:
         ConfigError, DataError, OutputError: nothing can be evaluated.
+        KeyboardInterrupt: Ctrl-C.
     """
     codecs = {label: codec.resolved() for label, codec in config.codecs.items()}
     config = replace(config, codecs=codecs)
@@ -82,9 +85,11 @@ def evaluate(config: EvaluationConfig) -> Report | None:
     _begin(config, run)
     pictures, failures = prepare(config.dataset, run)
     jobs = _jobs(config, pictures)
-    trainer = _trainer(config, len(jobs))
+    interrupt = _Interrupt()
+    trainer = _trainer(config, [_Progress(len(jobs)), interrupt])
     module = _Coding(config, jobs, run)
-    trainer.predict(module, return_predictions=False)
+    with interrupt.told():
+        trainer.predict(module, return_predictions=False)
     trainer.strategy.barrier()
     if not trainer.is_global_zero:
         return None
@@ -130,7 +135,7 @@ def _jobs(config: EvaluationConfig, pictures: Sequence[Picture]) -> list[Job]:
     ]
 
 
-def _trainer(config: EvaluationConfig, total: int) -> L.Trainer:
+def _trainer(config: EvaluationConfig, callbacks: list[Callback]) -> L.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
@@ -144,7 +149,7 @@ def _trainer(config: EvaluationConfig, total: int) -> L.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         inference_mode=False,  # prompts are found by gradients
-        callbacks=[_Progress(total)],
+        callbacks=callbacks,
     )
 
 
@@ -267,6 +272,33 @@ class _Progress(Callback):
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class _Interrupt(Callback):
+    """Ctrl-C stays one: Lightning would make of it an exit without a word, and hear no other."""
+
+    came = False
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self.came = isinstance(exception, KeyboardInterrupt)
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Around what Lightning runs.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C.
+        """
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            yield
+        except SystemExit:
+            if not self.came:
+                raise
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None
 
 
 def _gather(
