@@ -99,7 +99,7 @@ def slug(name: str) -> str:
 
 
 def done(job: Job, run: Path) -> Record | None:
-    """The record of a job that was done before, or None."""
+    """The record of a job that was done before and whose files are there, or None."""
     path = run / job.folder / ROW
     if not path.is_file():
         return None
@@ -107,7 +107,11 @@ def done(job: Job, run: Path) -> Record | None:
         record = load_record(path)
     except DataError:  # of another version, or damaged: it is made again
         return None
-    return record if record.key == job.key else None
+    if record.key != job.key:
+        return None
+    row = record.row
+    files = (row.file, row.decoded, row.sketch, row.decoded_sketch)
+    return record if all((run / file).is_file() for file in files if file) else None
 
 
 def code(job: Job, point: Point, run: Path) -> Record:

@@ -50,6 +50,10 @@ from picsnet.training.environment import save_description
 WARM_UP_SIDE = 128
 """Of the picture that a point codes first, untimed: it loads the models."""
 FAILURE = "failure.json"
+UNKNOWN = (
+    "no process has left a row or a failure of it in the run's folder, which all must see; run the "
+    "same command again"
+)
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,13 @@ class Report:
     summary: dict[str, Any]
 
 
-def evaluate(config: EvaluationConfig) -> Report | None:
+def evaluate(config: EvaluationConfig, debug: bool = False) -> Report | None:
     """Do what is not done yet, and write ``rows.csv``, ``summary.json`` and ``compressai/``.
+
+    Args:
+        config: of the run.
+        debug: end with an error of a picture's that is none of ours, in place of going on with the
+            others.
 
     Returns:
         What came of it; None in processes other than the first.
@@ -87,13 +96,13 @@ def evaluate(config: EvaluationConfig) -> Report | None:
     jobs = _jobs(config, pictures)
     interrupt = _Interrupt()
     trainer = _trainer(config, [_Progress(len(jobs)), interrupt])
-    module = _Coding(config, jobs, run)
+    module = _Coding(config, jobs, run, debug)
     with interrupt.told():
         trainer.predict(module, return_predictions=False)
     trainer.strategy.barrier()
     if not trainer.is_global_zero:
         return None
-    rows, coding_failures = _gather(jobs, run, config)
+    rows, coding_failures = _gather(jobs, run, config, [*module.pictures, *module.sketches])
     failures += coding_failures
     save_rows(rows, run)
     summary = summarise(config, rows, failures, run, module.left_out)
@@ -167,9 +176,11 @@ def _spread(config: EvaluationConfig) -> dict[str, Any]:
 class _Coding(L.LightningModule):
     """Codes and measures jobs by their numbers."""
 
-    def __init__(self, config: EvaluationConfig, jobs: Sequence[Job], run: Path) -> None:
+    def __init__(
+        self, config: EvaluationConfig, jobs: Sequence[Job], run: Path, debug: bool
+    ) -> None:
         super().__init__()
-        self.settings, self.jobs, self.run = config, jobs, run
+        self.settings, self.jobs, self.run, self.debug = config, jobs, run, debug
         self.warm: dict[tuple[str, str], str] = {}  # why a point cannot be used, or nothing
         self.points: dict[tuple[str, str], Point] = {}
         self.left_out: dict[str, str] = {}
@@ -179,13 +190,17 @@ class _Coding(L.LightningModule):
     def predict_dataloader(self) -> DataLoader[int]:
         """Numbers of jobs: those to code first, so that what a lost process left is shared by all.
 
-        One process looks for all: others may have done some by the time that a late one looks.
+        One process looks for all: others may have done some by the time that a late one looks. The
+        jobs are its own too, and so are the codecs: other machines may have their weights at other
+        times, and would choose another decoder.
         """
         order: list[int] = []
         if self.trainer.is_global_zero:
             coded = [done(job, self.run) is not None for job in self.jobs]
             order = sorted(range(len(coded)), key=lambda number: coded[number])
-        order = self.trainer.strategy.broadcast(order)
+        said = (order, self.jobs, self.settings.codecs)
+        order, self.jobs, codecs = self.trainer.strategy.broadcast(said)
+        self.settings = replace(self.settings, codecs=codecs)
         return DataLoader(order, batch_size=1)  # type: ignore[arg-type]
 
     def on_predict_start(self) -> None:
@@ -201,8 +216,8 @@ class _Coding(L.LightningModule):
         try:
             with torch.enable_grad():
                 self._do(job)
-        except PicsnetError as error:
-            why = Failure(job.picture.name, job.codec, job.setting, str(error))
+        except Exception as error:
+            why = Failure(job.picture.name, job.codec, job.setting, self._reason(error))
             with atomic_write(failure) as part:
                 part.write_text(json.dumps(asdict(why)) + "\n", encoding="utf-8")
         else:
@@ -226,12 +241,21 @@ class _Coding(L.LightningModule):
             try:
                 small = load_rgb(self.run / job.picture.path)[:WARM_UP_SIDE, :WARM_UP_SIDE]
                 point.decode(point.encode(small).data)
-            except PicsnetError as error:
-                self.warm[key] = str(error)
-                print_error(f"{job.codec}, {job.setting}: {error}")
+            except Exception as error:
+                self.warm[key] = self._reason(error)
+                print_error(f"{job.codec}, {job.setting}: {self.warm[key]}")
         if self.warm[key]:
             raise PicsnetError(self.warm[key])
         return point
+
+    def _reason(self, error: Exception) -> str:
+        """In one line; others' libraries raise what they like, be it for one picture only."""
+        if isinstance(error, PicsnetError):
+            return str(error)
+        if self.debug:
+            raise error
+        reason = " ".join(str(error).split())[:200]
+        return f"{type(error).__name__}: {reason}; --debug shows where"
 
     def _release_others(self, job: Job) -> None:
         """Other codecs' models: each may fill a device."""
@@ -302,20 +326,32 @@ class _Interrupt(Callback):
 
 
 def _gather(
-    jobs: Sequence[Job], run: Path, config: EvaluationConfig
+    jobs: Sequence[Job], run: Path, config: EvaluationConfig, likenesses: Sequence[Likeness]
 ) -> tuple[list[Row], list[Failure]]:
-    """Rows in the order of the jobs, and what failed; a point that failed throughout is one."""
+    """Rows in the order of the jobs, and what failed; a point that failed throughout is one.
+
+    A job has both where its picture was coded and could not be measured later. The row then has the
+    values that the ``likenesses`` would give again; of measures that cannot be had now, all.
+    """
     rows, failures = [], []
-    wanted = [name for name in MEASURES if name in config.measures.names]
+    present = {likeness.name: likeness.made_with for likeness in likenesses}
     for job in jobs:
         record = done(job, run)
         path = run / job.folder / FAILURE
         if record is not None:
-            row = record.row
-            kept = {name: row.measures[name] for name in wanted if name in row.measures}
-            rows.append(replace(row, measures=kept))
-        elif path.is_file():
+            measures, made_with = record.row.measures, record.made_with
+            kept = {
+                name: measures[name]
+                for name in MEASURES
+                if name in config.measures.names
+                and name in measures
+                and present.get(name, made_with.get(name)) == made_with.get(name)
+            }
+            rows.append(replace(record.row, measures=kept))
+        if path.is_file():
             failures.append(Failure(**json.loads(path.read_text(encoding="utf-8"))))
+        elif record is None:
+            failures.append(Failure(job.picture.name, job.codec, job.setting, UNKNOWN))
     return rows, _merged(failures, len({job.picture.name for job in jobs}))
 
 
