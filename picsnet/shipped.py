@@ -12,6 +12,8 @@ SPEC_FILE = "picsnet.yaml"
 """In the folder of a decoder: what it is made of and how it is run."""
 DEFAULT = "sketch_ntc_lambda0.5"
 """The sketch model that is taken where none is named."""
+EDGES = "edge_bsds500"
+"""The edge detector that ships."""
 FOLDER = Path(__file__).resolve().parent.parent / "checkpoints"
 """The repository's ``checkpoints``; picsnet is installed from its checkout (``pip install -e``)."""
 

@@ -1,27 +1,23 @@
-"""Stamps of the files that options name: weights may change under a name."""
+"""Stamps of files by their names: weights may change under a name."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from picsnet import shipped
 
 
-def stamps(value: Any) -> list[str]:
-    """What changes when a file does that options name.
+def stamps(names: Iterable[str]) -> list[str]:
+    """What changes when files do.
 
     Args:
-        value: options: texts, lists and mappings of them. A text that is a path, or the name of a
-            model that ships, gives the stamps of its files; all else gives none.
+        names: a path, or the name of a model that ships, gives the stamps of its files; all else
+            gives none.
     """
-    if isinstance(value, dict):
-        return [stamp for one in value.values() for stamp in stamps(one)]
-    if isinstance(value, list | tuple):
-        return [stamp for one in value for stamp in stamps(one)]
-    return list(_stamp_of(value)) if isinstance(value, str) and value else []
+    return [stamp for name in names for stamp in _stamp_of(name)]
 
 
 def forget() -> None:

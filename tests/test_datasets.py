@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +130,26 @@ def test_a_download_that_breaks_off_goes_on_with_what_came_whole(
     (root / "a.png").unlink()
     (root / "b.png").write_bytes(second)
     assert len(find_dataset("tiny", catalogue=known).pictures) == 2
+
+
+def test_two_that_start_together_fetch_once(
+    server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, root = server
+    known = {"tiny": Source(2, "a.png, b.png", {f"{url}/set.zip": _zip(root)})}
+    asked = []
+
+    def send_head(handler: SimpleHTTPRequestHandler) -> Any:
+        asked.append(handler.path)
+        time.sleep(0.3)  # so that both are under way
+        return original(handler)
+
+    original = SimpleHTTPRequestHandler.send_head
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "send_head", send_head)
+    with ThreadPoolExecutor(2) as both:
+        found = both.map(lambda _: find_dataset("tiny", catalogue=known), range(2))
+        assert [len(dataset.pictures) for dataset in found] == [2, 2]
+    assert asked == ["/set.zip"]
 
 
 def test_without_a_network_the_layout_is_stated() -> None:

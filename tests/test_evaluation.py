@@ -5,19 +5,28 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
 from picsnet.cli import main
+from picsnet.evaluation.codecs import MeanPoint
+from picsnet.evaluation.rows import Record
 from picsnet.evaluation.summary import bootstrap
+from picsnet.images import load_rgb
+from tests.conftest import REPOSITORY
+from tests.vectors import FOLDER as VECTORS
 
 MEASURES = "[psnr,ms_ssim,colour_error,sketch_ms_ssim]"
 CONFIG = """
@@ -30,6 +39,14 @@ codecs:
   sketch alone: {{kind: sketch, ckpt: [sketch_ntc_lambda0.5, sketch_ntc_lambda1.0]}}
   WebP: {{kind: classical, codec: WEBP, points: [[0, 4], [10, 8]]}}
   mean colour: {{kind: mean-colour}}
+"""
+MEAN = """
+name: small
+output: {output}
+dataset: {{name: samples, folder: [{photos}], resize: null}}
+measures: {{names: [psnr], resamples: 0}}
+logging: {{wandb: disabled}}
+codecs: {{mean colour: {{kind: mean-colour}}}}
 """
 SECONDS = ["encode_seconds", "decode_seconds"]
 
@@ -170,6 +187,119 @@ def test_mistakes_are_one_line(
     assert line.startswith("picsnet: error: ") and words in line
 
 
+@pytest.fixture
+def mean(tmp_path: Path, photos: Path) -> Path:
+    """The configuration of an evaluation of the mean colour by PSNR."""
+    path = tmp_path / "mean.yaml"
+    path.write_text(MEAN.format(output=tmp_path / "runs", photos=photos))
+    return path
+
+
+def _failures(tmp_path: Path) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = _summary(tmp_path)["failures"]  # type: ignore[assignment]
+    return found
+
+
+def test_something_unforeseen_is_the_pictures_failure_and_the_others_go_on(
+    tmp_path: Path, photos: Path, mean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, coffee = MeanPoint.encode, load_rgb(photos / "coffee.png")
+
+    def breaks(point: MeanPoint, picture: Any) -> Any:
+        if picture.shape == coffee.shape and (picture == coffee).all():
+            raise torch.OutOfMemoryError("no memory\nfor it")
+        return encode(point, picture)
+
+    monkeypatch.setattr(MeanPoint, "encode", breaks)
+    assert _evaluate(mean) == 1
+    assert list(_rows(tmp_path)["picture"]) == ["animals/chelsea"]
+    (failure,) = _failures(tmp_path)
+    assert failure["picture"] == "coffee"
+    assert failure["reason"].startswith("OutOfMemoryError: no memory for it; ")
+    with pytest.raises(torch.OutOfMemoryError):
+        _evaluate(mean, "--debug")
+
+
+def test_something_unforeseen_when_a_codec_begins_is_one_failure(
+    tmp_path: Path, mean: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaks(point: MeanPoint, data: bytes) -> Any:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(MeanPoint, "decode", breaks)
+    assert _evaluate(mean) == 1
+    (failure,) = _failures(tmp_path)
+    assert failure["picture"] == "*" and failure["reason"].startswith("RuntimeError: no kernel; ")
+    assert "mean colour, fill: RuntimeError: no kernel" in capsys.readouterr().err
+
+
+def _folder(tmp_path: Path, picture: str) -> Path:
+    """Of what the mean colour made of a picture."""
+    (found,) = (tmp_path / "runs/small/points").glob(f"*/fill/{picture}")
+    return found
+
+
+def test_a_decoded_picture_that_is_gone_is_made_again(tmp_path: Path, mean: Path) -> None:
+    assert _evaluate(mean) == 0
+    decoded = _folder(tmp_path, "coffee") / "decoded.png"
+    before = decoded.read_bytes()
+    decoded.unlink()
+    assert _evaluate(mean) == 0
+    assert decoded.read_bytes() == before
+
+
+def test_a_measure_that_fails_on_what_was_coded_before_is_told(tmp_path: Path, mean: Path) -> None:
+    assert _evaluate(mean) == 0
+    before = _rows(tmp_path)
+    (_folder(tmp_path, "coffee") / "decoded.png").write_bytes(b"no picture")
+    assert _evaluate(mean, "measures.names=[psnr,colour_error]") == 1
+    (failure,) = _failures(tmp_path)
+    assert failure["picture"] == "coffee" and "decoded.png" in failure["reason"]
+    rows = _rows(tmp_path).set_index("picture")
+    assert list(rows["psnr"]) == list(before["psnr"])
+    assert rows["colour_error"].notna().to_dict() == {"coffee": False, "animals/chelsea": True}
+    assert not _summary(tmp_path)["warnings"]  # it is not too small
+
+
+def test_a_value_that_was_made_with_something_else_is_not_reported(
+    tmp_path: Path, mean: Path
+) -> None:
+    assert _evaluate(mean) == 0
+    folder = _folder(tmp_path, "coffee")
+    record = json.loads((folder / "row.json").read_text())
+    record["made_with"]["psnr"] = "an older release"
+    (folder / "row.json").write_text(json.dumps(record))
+    (folder / "decoded.png").write_bytes(b"no picture")
+    assert _evaluate(mean) == 1
+    rows = _rows(tmp_path).set_index("picture")
+    assert rows["psnr"].notna().to_dict() == {"coffee": False, "animals/chelsea": True}
+
+
+def test_a_picture_that_nothing_is_known_of_has_failed(
+    tmp_path: Path, mean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Record, "save", lambda record, path: None)
+    assert _evaluate(mean) == 1
+    (failure,) = _failures(tmp_path)
+    assert failure["picture"] == "*" and "run the same command again" in failure["reason"]
+
+
+def test_an_interrupt_is_told_and_has_its_status(
+    mean: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(point: MeanPoint, picture: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MeanPoint, "encode", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert _evaluate(mean) == 130
+        assert signal.getsignal(signal.SIGINT) == handler  # the next one is heard
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert "interrupted" in capsys.readouterr().err
+
+
 def _process(config: Path, *overrides: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "picsnet", "evaluate", "--config", str(config), *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -213,6 +343,44 @@ def test_two_processes_share_the_work_and_give_the_same_rows(tmp_path: Path, pho
     pd.testing.assert_frame_equal(
         shared.drop(columns=SECONDS), _rows(tmp_path).drop(columns=SECONDS)
     )
+
+
+def test_nodes_whose_copies_of_weights_are_of_other_times_share_the_work(
+    tmp_path: Path, photos: Path
+) -> None:
+    config = tmp_path / "nodes.yaml"
+    text = MEAN.replace(
+        "mean colour: {{kind: mean-colour}}", "own: {{kind: sketch, ckpt: [model]}}"
+    )
+    config.write_text(text.format(output=tmp_path / "runs", photos=photos))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launched = {
+        "TORCHELASTIC_RUN_ID": "nodes",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    processes = []
+    for rank in ("0", "1"):
+        node = tmp_path / f"node{rank}"
+        shutil.copytree(VECTORS / "picsnet-context", node / "model")
+        os.utime(node / "model" / "model.safetensors", (int(rank), int(rank)))
+        command = [sys.executable, "-m", "picsnet", "evaluate", "--config", str(config)]
+        own = {"RANK": rank, "GROUP_RANK": rank, "PYTHONPATH": str(REPOSITORY)}
+        processes.append(
+            subprocess.Popen(
+                [*command, "accelerator=cpu"],
+                cwd=node,
+                env=os.environ | launched | own,
+                stdout=subprocess.DEVNULL,
+            )
+        )
+    assert [process.wait(120) for process in processes] == [0, 0]
+    assert set(_rows(tmp_path)["picture"]) == {"coffee", "animals/chelsea"}
 
 
 def test_bootstrap_intervals_shrink_with_pictures_and_repeat() -> None:

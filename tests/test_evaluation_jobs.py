@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from picsnet import stamps
-from picsnet.evaluation.config import SketchConfig
-from picsnet.evaluation.jobs import Picture, make_job
-from picsnet.shipped import CARD, WEIGHTS
+from picsnet import shipped, stamps
+from picsnet.evaluation.config import CodecConfig, IllmConfig, PicsConfig, SketchConfig, ZooConfig
+from picsnet.evaluation.jobs import Picture, make_jobs
+from picsnet.shipped import CARD, SPEC_FILE, WEIGHTS
 from tests.vectors import FOLDER as VECTORS
 
 
@@ -32,11 +32,12 @@ def _write_card(folder: Path, **card: Any) -> None:
     (folder / CARD).write_text(json.dumps({"model": "network", **card}))
 
 
-def _key() -> str:
-    stamps._stamp_of.cache_clear()  # a process reads each file once
-    config = SketchConfig(ckpt=["point"])
+def _key(config: CodecConfig | None = None) -> str:
+    stamps.forget()  # a process reads each file once
     named: Any = SimpleNamespace(codec="sketch", setting="one")
-    return make_job("kodak", Picture("a", "a.png", "digest"), named, config).key
+    config = config or SketchConfig(ckpt=["point"])
+    (job,) = make_jobs("kodak", [Picture("a", "a.png", "digest")], named, config)
+    return job.key
 
 
 def test_an_operating_point_is_done_anew_when_its_networks_weights_change(point: Path) -> None:
@@ -53,3 +54,76 @@ def test_a_lambda_counts_and_what_was_measured_does_not(point: Path) -> None:
     assert _key() == before
     _write_card(point, lmbda=1.0)
     assert _key() != before
+
+
+@pytest.mark.parametrize("part", ["detector", "pipeline", "control", "clip", "captioner", "ckpt"])
+def test_weights_count_wherever_they_are_named(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("detector", "pipeline", "control", "clip", "captioner", "ckpt"):
+        Path("models", name).mkdir(parents=True)
+        Path("models", name, "weights.bin").write_text("one")
+    Path("models", "own.yaml").write_text("pipeline: pipeline\ncontrolnet: control\nclip: clip\n")
+    config = PicsConfig(
+        ckpt=["models/ckpt"],
+        sketcher="hed:~/models/detector",
+        decoder="~/models/own.yaml",
+        captioner="models/captioner",
+    )
+    before = _key(config)
+    assert _key(config) == before
+    Path("models", part, "weights.bin").write_text("other")
+    assert _key(config) != before
+
+
+@pytest.mark.parametrize("config", [ZooConfig(weights=["own"]), IllmConfig(repo="own")])
+def test_weights_of_other_codecs_count(
+    config: CodecConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own").write_text("one")
+    before = _key(config)
+    Path("own").write_text("other")
+    assert _key(config) != before
+
+
+def test_words_that_are_folders_by_chance_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    configs = [
+        PicsConfig(mode="pics", decoder="sd21-hed", prompt_from="caption", judge="clip"),
+        ZooConfig(metric="ms-ssim"),
+        IllmConfig(models=["model"]),
+    ]
+    before = [_key(config) for config in configs]
+    words = ("pics", "bundled", "sd21-hed", "caption", "clip", "zoo", "ms-ssim", "illm", "model")
+    for name in words:
+        Path(name).mkdir()
+        Path(name, "notes.txt").write_text("mine")
+    assert [_key(config) for config in configs] == before
+
+
+@pytest.fixture
+def ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of models that ship: an edge detector and a decoder."""
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "ships")
+    for name in (shipped.EDGES, "own"):
+        (tmp_path / "ships" / name).mkdir(parents=True)
+        (tmp_path / "ships" / name / WEIGHTS).write_text("one")
+    (tmp_path / "ships" / "own" / SPEC_FILE).write_text("prompts: none\n")
+    return tmp_path / "ships"
+
+
+@pytest.mark.parametrize("name", ["own", shipped.EDGES])
+@pytest.mark.parametrize("config", [PicsConfig(), SketchConfig()])
+def test_what_is_taken_where_nothing_is_named_counts(
+    name: str, config: CodecConfig, ships: Path
+) -> None:
+    before = _key(config.resolved())
+    assert _key(config.resolved()) == before
+    (ships / name / WEIGHTS).write_text("other")
+    counts = name == shipped.EDGES or isinstance(config, PicsConfig)
+    assert (_key(config.resolved()) != before) == counts

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_evaluation(args.config, args.overrides)
     from picsnet.evaluation.runner import evaluate
 
-    report = evaluate(config)
+    report = evaluate(config, args.debug)
     if report is None:  # one of several processes, not the first
         return 0
     print(_table(report.summary))

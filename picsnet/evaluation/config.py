@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -11,6 +11,7 @@ from picsnet import shipped
 from picsnet.config import read_config, to_object
 from picsnet.errors import ConfigError
 from picsnet.evaluation.measures import MEASURES
+from picsnet.weights import stamp_weights
 
 
 @dataclass
@@ -80,6 +81,14 @@ class CodecConfig:
 
     kind: str = "???"
 
+    def resolved(self) -> Self:
+        """With the names of what this machine would choose."""
+        return self
+
+    def stamps(self) -> list[str]:
+        """What changes when weights on this machine do that it names."""
+        return []
+
 
 @dataclass
 class PicsConfig(CodecConfig):
@@ -99,6 +108,18 @@ class PicsConfig(CodecConfig):
     clip: str | None = None
     captioner: str | None = None
 
+    def resolved(self) -> Self:
+        """With the decoder's name."""
+        if self.decoder is not None:
+            return self
+        from picsnet.decoder.choice import default_decoder
+
+        return replace(self, decoder=default_decoder())
+
+    def stamps(self) -> list[str]:
+        """Of all parts; a decoder that is not named has none (`resolved`)."""
+        return stamp_weights([*self.ckpt, self.clip, self.captioner], self.sketcher, self.decoder)
+
 
 @dataclass
 class SketchConfig(CodecConfig):
@@ -109,6 +130,10 @@ class SketchConfig(CodecConfig):
     ckpt: list[str] = field(default_factory=list)
     effort: int = 0
     sketcher: str = "bundled"
+
+    def stamps(self) -> list[str]:
+        """Of the models and the sketcher."""
+        return stamp_weights(self.ckpt, self.sketcher)
 
 
 @dataclass
@@ -140,6 +165,10 @@ class ZooConfig(CodecConfig):
     quality: list[int] = field(default_factory=list)
     weights: list[str] = field(default_factory=list)
 
+    def stamps(self) -> list[str]:
+        """Of the runs' checkpoints."""
+        return stamp_weights(self.weights)
+
 
 @dataclass
 class IllmConfig(CodecConfig):
@@ -152,6 +181,10 @@ class IllmConfig(CodecConfig):
     )
     repo: str | None = None  # a local clone
 
+    def stamps(self) -> list[str]:
+        """Of the clone."""
+        return stamp_weights([self.repo])
+
 
 @dataclass
 class HificConfig(CodecConfig):
@@ -160,6 +193,10 @@ class HificConfig(CodecConfig):
     KIND: ClassVar[str] = "hific"
     kind: str = KIND
     weights: list[str] = field(default_factory=list)
+
+    def stamps(self) -> list[str]:
+        """Of the runs' checkpoints."""
+        return stamp_weights(self.weights)
 
 
 @dataclass

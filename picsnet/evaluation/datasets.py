@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,9 +165,35 @@ def _complete(name: str, folder: Path, source: Source | None) -> Dataset:
 
 
 def _fetch(name: str, source: Source, folder: Path) -> Path:
-    """Fetch, verify, unpack beside and rename: the folder is whole or not there."""
-    import pooch
+    """Fetch, verify, unpack beside and rename: the folder is whole or not there.
+
+    The processes of an evaluation start together: one fetches, the others find it.
+    """
     import requests
+    from filelock import FileLock
+
+    lock = folder.with_name(f".{folder.name}.lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            try:
+                if not folder.is_dir():
+                    _download(source, folder)
+            finally:
+                lock.unlink(missing_ok=True)  # a waiting process sees that, and looks again
+    except (OSError, ValueError, requests.RequestException) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(
+            f"dataset {name}: is not here and cannot be fetched ({reason}); put its "
+            f"{source.count} pictures into {folder} or ${VARIABLE}/{name}: {source.layout}, from "
+            f"{next(iter(source.files)).rsplit('/', 1)[0]}"
+        ) from None
+    return folder
+
+
+def _download(source: Source, folder: Path) -> None:
+    """A file that came whole stays for the next attempt; pooch keeps no broken ones."""
+    import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)
     part = folder.with_name(f".{folder.name}.part")
@@ -187,18 +212,9 @@ def _fetch(name: str, source: Source, folder: Path) -> Path:
         for archive in part.glob("*.zip"):
             archive.unlink()
         part.rename(folder)
-    except (OSError, ValueError, requests.RequestException) as error:
-        # A file that came whole stays for the next attempt; pooch keeps no broken ones.
-        reason = " ".join(str(error).split())[:160]
-        kept = any(part.glob("*")) if part.is_dir() else False
-        if not kept:
-            shutil.rmtree(part, ignore_errors=True)
-        raise DataError(
-            f"dataset {name}: is not here and cannot be fetched ({reason}); put its "
-            f"{source.count} pictures into {folder} or ${VARIABLE}/{name}: {source.layout}, from "
-            f"{next(iter(source.files)).rsplit('/', 1)[0]}"
-        ) from None
-    return folder
+    finally:
+        if part.is_dir() and not any(part.glob("*")):
+            part.rmdir()
 
 
 def resized(picture: NDArray[np.uint8], short_side: int | None) -> NDArray[np.uint8]:

@@ -27,7 +27,6 @@ from picsnet.evaluation.rows import Record, Row, load_record
 from picsnet.files import atomic_write, read_file
 from picsnet.images import load_grey, load_rgb, save_png
 from picsnet.metrics import bpp
-from picsnet.stamps import stamps
 
 Pixels = NDArray[np.uint8]
 
@@ -70,18 +69,27 @@ class Job:
     key: str
 
 
-def make_job(dataset: str, picture: Picture, point: Point, config: CodecConfig) -> Job:
-    """The job of a point, which came of ``config``, on a picture."""
+def make_jobs(
+    dataset: str, pictures: Sequence[Picture], point: Point, config: CodecConfig
+) -> list[Job]:
+    """The jobs of a point, which came of ``config``, on pictures.
+
+    Made once a run, by one process: another machine may have its weights at other times.
+    """
     depends = {
         "picsnet": __version__,
         "codec": asdict(config),
-        "files": stamps(asdict(config)),
+        "files": config.stamps(),
         "setting": point.setting,
-        "picture": picture.digest,
     }
-    key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
-    folder = f"{POINTS}/{slug(point.codec)}/{slug(point.setting)}/{picture.name}"
-    return Job(dataset, picture, point.codec, point.setting, folder, key)
+
+    def job(picture: Picture) -> Job:
+        text = json.dumps({**depends, "picture": picture.digest}, sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()
+        folder = f"{POINTS}/{slug(point.codec)}/{slug(point.setting)}/{picture.name}"
+        return Job(dataset, picture, point.codec, point.setting, folder, key)
+
+    return [job(picture) for picture in pictures]
 
 
 def slug(name: str) -> str:
@@ -91,7 +99,7 @@ def slug(name: str) -> str:
 
 
 def done(job: Job, run: Path) -> Record | None:
-    """The record of a job that was done before, or None."""
+    """The record of a job that was done before and whose files are there, or None."""
     path = run / job.folder / ROW
     if not path.is_file():
         return None
@@ -99,7 +107,11 @@ def done(job: Job, run: Path) -> Record | None:
         record = load_record(path)
     except DataError:  # of another version, or damaged: it is made again
         return None
-    return record if record.key == job.key else None
+    if record.key != job.key:
+        return None
+    row = record.row
+    files = (row.file, row.decoded, row.sketch, row.decoded_sketch)
+    return record if all((run / file).is_file() for file in files if file) else None
 
 
 def code(job: Job, point: Point, run: Path) -> Record:

@@ -9,12 +9,14 @@ was killed goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import signal
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from picsnet.errors import ConfigError, OutputError, PicsnetError
 from picsnet.evaluation import likeness
 from picsnet.evaluation.codecs import make_points
 from picsnet.evaluation.config import EvaluationConfig
-from picsnet.evaluation.jobs import Job, Picture, code, done, make_job, measure
+from picsnet.evaluation.jobs import Job, Picture, code, done, make_jobs, measure
 from picsnet.evaluation.likeness import Likeness
 from picsnet.evaluation.measures import MEASURES
 from picsnet.evaluation.points import Point
@@ -41,12 +43,17 @@ from picsnet.evaluation.tracking import track
 from picsnet.files import atomic_write
 from picsnet.images import load_rgb
 from picsnet.launching import Processes, find_processes, launcher
+from picsnet.stamps import forget
 from picsnet.terminal import print_error
 from picsnet.training.environment import save_description
 
 WARM_UP_SIDE = 128
 """Of the picture that a point codes first, untimed: it loads the models."""
 FAILURE = "failure.json"
+UNKNOWN = (
+    "no process has left a row or a failure of it in the run's folder, which all must see; run the "
+    "same command again"
+)
 
 
 @dataclass(frozen=True)
@@ -66,26 +73,36 @@ class Report:
     summary: dict[str, Any]
 
 
-def evaluate(config: EvaluationConfig) -> Report | None:
+def evaluate(config: EvaluationConfig, debug: bool = False) -> Report | None:
     """Do what is not done yet, and write ``rows.csv``, ``summary.json`` and ``compressai/``.
+
+    Args:
+        config: of the run.
+        debug: end with an error of a picture's that is none of ours, in place of going on with the
+            others.
 
     Returns:
         What came of it; None in processes other than the first.
 
     Raises:
         ConfigError, DataError, OutputError: nothing can be evaluated.
+        KeyboardInterrupt: Ctrl-C.
     """
+    codecs = {label: codec.resolved() for label, codec in config.codecs.items()}
+    config = replace(config, codecs=codecs)
     run = Path(config.output) / config.name
     _begin(config, run)
     pictures, failures = prepare(config.dataset, run)
     jobs = _jobs(config, pictures)
-    trainer = _trainer(config, len(jobs))
-    module = _Coding(config, jobs, run)
-    trainer.predict(module, return_predictions=False)
+    interrupt = _Interrupt()
+    trainer = _trainer(config, [_Progress(len(jobs)), interrupt])
+    module = _Coding(config, jobs, run, debug)
+    with interrupt.told():
+        trainer.predict(module, return_predictions=False)
     trainer.strategy.barrier()
     if not trainer.is_global_zero:
         return None
-    rows, coding_failures = _gather(jobs, run, config)
+    rows, coding_failures = _gather(jobs, run, config, [*module.pictures, *module.sketches])
     failures += coding_failures
     save_rows(rows, run)
     summary = summarise(config, rows, failures, run, module.left_out)
@@ -118,15 +135,16 @@ def _points(config: EvaluationConfig, device: str) -> dict[tuple[str, str], Poin
 
 def _jobs(config: EvaluationConfig, pictures: Sequence[Picture]) -> list[Job]:
     """Point by point, so that models are loaded once."""
+    forget()
     name = config.dataset.name
     return [
-        make_job(name, picture, point, config.codecs[point.codec])
+        job
         for point in _points(config, "cpu").values()
-        for picture in pictures
+        for job in make_jobs(name, pictures, point, config.codecs[point.codec])
     ]
 
 
-def _trainer(config: EvaluationConfig, total: int) -> L.Trainer:
+def _trainer(config: EvaluationConfig, callbacks: list[Callback]) -> L.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
@@ -140,7 +158,7 @@ def _trainer(config: EvaluationConfig, total: int) -> L.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         inference_mode=False,  # prompts are found by gradients
-        callbacks=[_Progress(total)],
+        callbacks=callbacks,
     )
 
 
@@ -158,9 +176,11 @@ def _spread(config: EvaluationConfig) -> dict[str, Any]:
 class _Coding(L.LightningModule):
     """Codes and measures jobs by their numbers."""
 
-    def __init__(self, config: EvaluationConfig, jobs: Sequence[Job], run: Path) -> None:
+    def __init__(
+        self, config: EvaluationConfig, jobs: Sequence[Job], run: Path, debug: bool
+    ) -> None:
         super().__init__()
-        self.settings, self.jobs, self.run = config, jobs, run
+        self.settings, self.jobs, self.run, self.debug = config, jobs, run, debug
         self.warm: dict[tuple[str, str], str] = {}  # why a point cannot be used, or nothing
         self.points: dict[tuple[str, str], Point] = {}
         self.left_out: dict[str, str] = {}
@@ -170,13 +190,17 @@ class _Coding(L.LightningModule):
     def predict_dataloader(self) -> DataLoader[int]:
         """Numbers of jobs: those to code first, so that what a lost process left is shared by all.
 
-        One process looks for all: others may have done some by the time that a late one looks.
+        One process looks for all: others may have done some by the time that a late one looks. The
+        jobs are its own too, and so are the codecs: other machines may have their weights at other
+        times, and would choose another decoder.
         """
         order: list[int] = []
         if self.trainer.is_global_zero:
             coded = [done(job, self.run) is not None for job in self.jobs]
             order = sorted(range(len(coded)), key=lambda number: coded[number])
-        order = self.trainer.strategy.broadcast(order)
+        said = (order, self.jobs, self.settings.codecs)
+        order, self.jobs, codecs = self.trainer.strategy.broadcast(said)
+        self.settings = replace(self.settings, codecs=codecs)
         return DataLoader(order, batch_size=1)  # type: ignore[arg-type]
 
     def on_predict_start(self) -> None:
@@ -192,8 +216,8 @@ class _Coding(L.LightningModule):
         try:
             with torch.enable_grad():
                 self._do(job)
-        except PicsnetError as error:
-            why = Failure(job.picture.name, job.codec, job.setting, str(error))
+        except Exception as error:
+            why = Failure(job.picture.name, job.codec, job.setting, self._reason(error))
             with atomic_write(failure) as part:
                 part.write_text(json.dumps(asdict(why)) + "\n", encoding="utf-8")
         else:
@@ -217,12 +241,21 @@ class _Coding(L.LightningModule):
             try:
                 small = load_rgb(self.run / job.picture.path)[:WARM_UP_SIDE, :WARM_UP_SIDE]
                 point.decode(point.encode(small).data)
-            except PicsnetError as error:
-                self.warm[key] = str(error)
-                print_error(f"{job.codec}, {job.setting}: {error}")
+            except Exception as error:
+                self.warm[key] = self._reason(error)
+                print_error(f"{job.codec}, {job.setting}: {self.warm[key]}")
         if self.warm[key]:
             raise PicsnetError(self.warm[key])
         return point
+
+    def _reason(self, error: Exception) -> str:
+        """In one line; others' libraries raise what they like, be it for one picture only."""
+        if isinstance(error, PicsnetError):
+            return str(error)
+        if self.debug:
+            raise error
+        reason = " ".join(str(error).split())[:200]
+        return f"{type(error).__name__}: {reason}; --debug shows where"
 
     def _release_others(self, job: Job) -> None:
         """Other codecs' models: each may fill a device."""
@@ -265,21 +298,60 @@ class _Progress(Callback):
             self._bar.close()
 
 
+class _Interrupt(Callback):
+    """Ctrl-C stays one: Lightning would make of it an exit without a word, and hear no other."""
+
+    came = False
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self.came = isinstance(exception, KeyboardInterrupt)
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Around what Lightning runs.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C.
+        """
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            yield
+        except SystemExit:
+            if not self.came:
+                raise
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None
+
+
 def _gather(
-    jobs: Sequence[Job], run: Path, config: EvaluationConfig
+    jobs: Sequence[Job], run: Path, config: EvaluationConfig, likenesses: Sequence[Likeness]
 ) -> tuple[list[Row], list[Failure]]:
-    """Rows in the order of the jobs, and what failed; a point that failed throughout is one."""
+    """Rows in the order of the jobs, and what failed; a point that failed throughout is one.
+
+    A job has both where its picture was coded and could not be measured later. The row then has the
+    values that the ``likenesses`` would give again; of measures that cannot be had now, all.
+    """
     rows, failures = [], []
-    wanted = [name for name in MEASURES if name in config.measures.names]
+    present = {likeness.name: likeness.made_with for likeness in likenesses}
     for job in jobs:
         record = done(job, run)
         path = run / job.folder / FAILURE
         if record is not None:
-            row = record.row
-            kept = {name: row.measures[name] for name in wanted if name in row.measures}
-            rows.append(replace(row, measures=kept))
-        elif path.is_file():
+            measures, made_with = record.row.measures, record.made_with
+            kept = {
+                name: measures[name]
+                for name in MEASURES
+                if name in config.measures.names
+                and name in measures
+                and present.get(name, made_with.get(name)) == made_with.get(name)
+            }
+            rows.append(replace(record.row, measures=kept))
+        if path.is_file():
             failures.append(Failure(**json.loads(path.read_text(encoding="utf-8"))))
+        elif record is None:
+            failures.append(Failure(job.picture.name, job.codec, job.setting, UNKNOWN))
     return rows, _merged(failures, len({job.picture.name for job in jobs}))
 
 

@@ -59,7 +59,7 @@ def summarise(
     Args:
         config: of the run.
         rows: all that are done; those of a point follow each other.
-        failures: all jobs that are not.
+        failures: all jobs that are not, or could not be measured.
         run: its folder, where the pictures are that FID and KID compare.
         left_out: measures of pairs that could not be had, and why.
 
@@ -78,6 +78,7 @@ def summarise(
         left_out |= reasons
     for name in config.measures.names:
         have = [row for row in rows if row.decoded] if MEASURES[name].scope == "picture" else []
+        have = [row for row in have if not _failed(row, failures)]
         lack = sum(name not in row.measures for row in have)
         if 0 < lack < len(have):
             warnings.append(f"{name}: {lack} pictures are too small for it and not in its means")
@@ -100,6 +101,14 @@ def summarise(
         },
         "points": points,
     }
+
+
+def _failed(row: Row, failures: Sequence[Failure]) -> bool:
+    """Whether a picture that was coded could not be measured."""
+    return any(
+        (one.codec, one.setting) == (row.codec, row.setting) and one.picture in (row.picture, "*")
+        for one in failures
+    )
 
 
 def save_summary(summary: Mapping[str, Any], run: Path) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 
 from picsnet import __version__, shipped
-from picsnet.decoder.spec import load_spec
-from picsnet.stamps import forget, stamps
+from picsnet.stamps import forget
+from picsnet.weights import stamp_weights
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class EncodeSettings:
         return {key: value for key, value in given.items() if value is not None}
 
     def digest(self) -> str:
-        """Of all settings, picsnet's version and the local weights that are named: 16 hex digits.
+        """Of all settings, picsnet's version and the local weights they name: 16 hex digits.
 
         Made once a run, by one process: another machine may have its weights at other times.
 
@@ -70,17 +69,10 @@ class EncodeSettings:
             ConfigError: there is no such decoder.
         """
         forget()
-        depends = {"picsnet": __version__, **asdict(self), "files": stamps(self._weights())}
+        names = [self.ckpt, self.clip, self.captioner]
+        files = stamp_weights(names, self.sketcher, self.decoder)
+        depends = {"picsnet": __version__, **asdict(self), "files": files}
         return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
-
-    def _weights(self) -> list[str]:
-        """What names weights; other settings' words may be folders' names by chance."""
-        _, _, detector = self.sketcher.partition("hed:")
-        named = [self.ckpt, detector, self.clip, self.captioner, self.decoder]
-        if self.decoder is not None:
-            spec = load_spec(self.decoder)
-            named += [spec.pipeline, spec.controlnet, spec.clip]
-        return [os.path.expanduser(name) for name in named if name]
 
 
 def content_key(digest: str, data: bytes, prompt: str | None) -> str:

@@ -22,7 +22,7 @@ from picsnet.shipped import CARD, WEIGHTS
 from picsnet.sketch.network import EdgeNetwork
 from picsnet.sketch.strips import in_strips
 
-SHIPPED = shipped.FOLDER / "edge_bsds500"
+SHIPPED = shipped.FOLDER / shipped.EDGES
 
 SCALES = (0.5, 1.0, 1.5)
 """The picture is seen at these scales and the maps are averaged, as in RCF (Liu et al., 2017)."""
