@@ -64,7 +64,8 @@ def networks() -> dict[str, str]:
 
 def replaced() -> dict[str, dict[str, str]]:
     """Sketch networks that shipped once, by fingerprint: name, and a revision that has them."""
-    listed = _object(FOLDER / "replaced.json")
+    path = FOLDER / "replaced.json"
+    listed = _object(path) if path.is_file() else {}
     return {fingerprint: dict(found) for fingerprint, found in listed.items()}
 
 
