@@ -154,4 +154,6 @@ def settings(args: argparse.Namespace, mode: str) -> EncodeSettings:
     """What the options say of how pictures are coded."""
     given = {field.name: getattr(args, field.name) for field in fields(EncodeSettings)}
     given |= {"mode": mode, "decoder_set": tuple(args.decoder_set)}
+    if mode == "sketch":
+        given["decoder"] = None  # where it is the word for that
     return EncodeSettings(**given)
