@@ -118,6 +118,16 @@ def test_only_what_has_changed_is_done_again(
     assert len(manifest(out)) == 12 and files(out).items() >= after.items()
 
 
+def test_without_a_decoder_sketches_resume_too(pictures: Path, tmp_path: Path) -> None:
+    some, out = pictures / "more", tmp_path / "out"
+    said = ["--decoder", "none", *OPTIONS[2:], "--resume", "-q"]
+    assert main(["encode", str(some), "-o", str(out), *said]) == 0
+    before = files(out)
+    assert len(before) == 3
+    assert encode(some, out, "--resume", "-q") == 0  # which says the same in other words
+    assert files(out) == before
+
+
 def test_a_folder_where_another_run_writes_is_refused(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,7 +66,9 @@ def pairs(folder: Path, *names: str) -> list[Pair]:
     ]
 
 
-def copies(some: list[Pair], device: str, first: bool, notebook: Notebook) -> None:
+def copies(
+    some: list[Pair], coded_by: EncodeSettings, device: str, first: bool, notebook: Notebook
+) -> None:
     """Stands for coding."""
     for item, target in some:
         target.write_bytes(item.path.read_bytes())
@@ -74,14 +76,16 @@ def copies(some: list[Pair], device: str, first: bool, notebook: Notebook) -> No
         notebook.note((item, target), notebook.key(item), record)
 
 
-def share(lists: Sequence[Sequence[Pair]], out: Path, code: Any) -> list[Any]:
+def share(
+    lists: Sequence[Sequence[Pair]], out: Path, code: Any, coded_by: EncodeSettings = SETTINGS
+) -> list[Any]:
     """What each process returns or raises."""
     ranks = Ranks(len(lists))
 
     def run(number: int) -> Outcome | PicsnetError | None:
         fabric: Any = Rank(ranks, number)
         try:
-            return encode_shares(fabric, lists[number], out, SETTINGS, lambda item: None, code)
+            return encode_shares(fabric, lists[number], out, coded_by, lambda item: None, code)
         except PicsnetError as error:
             return error
 
@@ -98,11 +102,30 @@ def test_the_first_process_says_what_there_is(tmp_path: Path) -> None:
     assert written == ["a.pics", "b.pics", "c.pics", "d.pics"]
 
 
+def test_the_decoder_that_the_first_machine_chooses_is_everybodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = iter(["sd21-hed", "picsnet-mini"])  # each machine that is asked has another one
+    monkeypatch.setattr("picsnet.decoder.choice.default_decoder", lambda: next(there))
+    used: list[EncodeSettings] = []
+
+    def code(some: list[Pair], coded_by: EncodeSettings, *rest: Any) -> None:
+        used.append(coded_by)
+        copies(some, coded_by, *rest)
+
+    some = pairs(tmp_path, "a", "b")
+    share([some, some], tmp_path / "out", code, EncodeSettings(mode="pics"))
+    chosen = EncodeSettings(mode="pics", decoder="sd21-hed")
+    assert used == [chosen, chosen]
+    records = from_lines((tmp_path / "out" / MANIFEST).read_bytes())
+    assert [record["settings"] for record in records] == [chosen.digest()] * 2
+
+
 def test_a_picture_that_nothing_is_known_of_has_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def code(some: list[Pair], device: str, first: bool, notebook: Notebook) -> None:
-        copies([pair for pair in some if pair[0].path.name != "b"], device, first, notebook)
+    def code(some: list[Pair], *rest: Any) -> None:
+        copies([pair for pair in some if pair[0].path.name != "b"], *rest)
 
     some = pairs(tmp_path, "a", "b", "c")
     (outcome,) = share([some], tmp_path / "out", code)
@@ -119,8 +142,10 @@ def test_a_picture_that_nothing_is_known_of_has_failed(
 
 
 def test_a_problem_of_another_process_is_the_first_ones_too(tmp_path: Path) -> None:
-    def code(some: list[Pair], device: str, first: bool, notebook: Notebook) -> None:
-        copies(some, device, first, notebook)
+    def code(
+        some: list[Pair], coded_by: EncodeSettings, device: str, first: bool, notebook: Notebook
+    ) -> None:
+        copies(some, coded_by, device, first, notebook)
         if not first:
             raise OutputError("disk full")
 

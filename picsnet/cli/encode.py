@@ -117,15 +117,15 @@ def run(args: argparse.Namespace) -> int:
     pairs = output_paths(inputs, args.output, ".pics")
     prompter = user_prompts(args.prompt, args.prompts, len(pairs))
     settings = many.settings(args, mode)
-    code = functools.partial(_code, settings, prompter)
+    code = functools.partial(_code, prompter)
     if many.wanted(args):
         return many.run(args, settings, pairs, prompter, code)
-    return code(args, pairs, run_chunks)
+    return code(settings, args, pairs, run_chunks)
 
 
 def _code(
-    settings: EncodeSettings,
     prompter: Prompter,
+    settings: EncodeSettings,
     args: argparse.Namespace,
     pairs: list[Pair],
     runner: many.Runner,

@@ -21,6 +21,9 @@ AUTO = "auto"
 Work = Callable[[list[Pair]], list[Record]]
 Runner = Callable[..., int]
 """As `run_chunks`: does chunks of pairs and tells of them."""
+Code = Callable[[EncodeSettings, argparse.Namespace, list[Pair], Runner, int], int]
+"""Codes pairs by settings, with the runner that it is given; the last is how many processes share
+this machine."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,13 +54,13 @@ def wanted(args: argparse.Namespace) -> bool:
 
 def run(
     args: argparse.Namespace,
-    coded_by: EncodeSettings,
+    asked: EncodeSettings,
     pairs: list[Pair],
     prompter: Prompter,
-    code: Callable[[argparse.Namespace, list[Pair], Runner, int], int],
+    code: Code,
 ) -> int:
-    """Code this process's share by ``code``, which does so with the runner that it is given, and
-    is told how many processes share this machine."""
+    """Code this process's share by ``code``, with the settings that the first process makes of
+    those that were asked for."""
     if args.save_parts is not None:
         raise UsageError(
             f"--save-parts {args.save_parts}: --resume and several processes leave out what is "
@@ -69,12 +72,18 @@ def run(
 
     fabric = sharding.launch(processes, args.device)
 
-    def share(some: list[Pair], device: str, first: bool, notebook: sharding.Notebook) -> None:
+    def share(
+        some: list[Pair],
+        coded_by: EncodeSettings,
+        device: str,
+        first: bool,
+        notebook: sharding.Notebook,
+    ) -> None:
         own = argparse.Namespace(**vars(args))
         own.device, own.quiet = device, args.quiet or not first
-        code(own, some, _noting(notebook, args.debug), processes.per_node)
+        code(coded_by, own, some, _noting(notebook, args.debug), processes.per_node)
 
-    outcome = sharding.encode_shares(fabric, pairs, out, coded_by, prompter, share)
+    outcome = sharding.encode_shares(fabric, pairs, out, asked, prompter, share)
     if outcome is None:
         return 0
     for record in outcome.lost:
@@ -145,4 +154,6 @@ def settings(args: argparse.Namespace, mode: str) -> EncodeSettings:
     """What the options say of how pictures are coded."""
     given = {field.name: getattr(args, field.name) for field in fields(EncodeSettings)}
     given |= {"mode": mode, "decoder_set": tuple(args.decoder_set)}
-    return EncodeSettings(**given).resolved()
+    if mode == "sketch":
+        given["decoder"] = None  # where it is the word for that
+    return EncodeSettings(**given)

@@ -99,9 +99,13 @@ class OrphanedError(Exception):
     """The launcher is gone: no fault of a picture's, so nothing that the next one is done after."""
 
 
-Code = Callable[[list[Pair], str, bool, Notebook], None]
-"""Codes pairs on a device, the third of them telling whether this process is the first, and notes
-each. It is not called with no pairs: then no models are loaded."""
+Code = Callable[[list[Pair], EncodeSettings, str, bool, Notebook], None]
+"""Codes pairs by settings on a device, told whether this process is the first, and notes each. It
+is not called with no pairs: then no models are loaded."""
+
+_Begun = tuple[str, EncodeSettings, str, Sequence[Pair]]
+"""What holds for all processes: name of the run, settings with all names in them, their digest,
+pairs."""
 
 
 def launch(processes: Processes, device: str) -> Fabric:
@@ -153,7 +157,8 @@ def encode_shares(
         pairs: pictures and the files that they become, under ``out``. The first process's count:
             a file that comes late is not in all lists.
         out: a folder that all processes see.
-        settings: what ``code`` codes with; they are part of the key.
+        settings: what ``code`` codes with; they are part of the key. What they leave to the
+            machine, the first process's says for all: files of one digest are alike.
         prompter: prompts that were given, likewise.
         code: codes a share.
 
@@ -166,7 +171,7 @@ def encode_shares(
     begun = _begin(fabric, out, settings, pairs)
     if begun is None:
         return None
-    run, digest, pairs = begun
+    run, settings, digest, pairs = begun
     before = _done(fabric, pairs, out, digest, prompter)
     pending = [pair for pair, done in zip(pairs, before, strict=True) if not done]
     share = pending[fabric.global_rank :: fabric.world_size]
@@ -175,7 +180,7 @@ def encode_shares(
         journal = Journal(out, run, fabric.global_rank)
         notebook = Notebook(out, journal, digest, prompter, _parent(fabric))
         try:
-            code(share, str(fabric.device), fabric.is_global_zero, notebook)
+            code(share, settings, str(fabric.device), fabric.is_global_zero, notebook)
         except OrphanedError:
             raise PicsnetError(
                 "the process that started this one has died; run the same command again to go on"
@@ -194,22 +199,22 @@ def encode_shares(
 
 def _begin(
     fabric: Fabric, out: Path, settings: EncodeSettings, pairs: Sequence[Pair]
-) -> tuple[str, str, Sequence[Pair]] | None:
-    """(name of the run, digest of the settings, pairs) of the first process, or None where it
-    tells of a problem."""
-    said: tuple[str, str, Sequence[Pair], PicsnetError | None] = ("", "", [], None)
+) -> _Begun | None:
+    """What the first process says, or None where that is a problem, which it raises itself."""
+    said: _Begun | PicsnetError | None = None
     if fabric.is_global_zero:
         try:
             _tidy(out)
-            said = (new_run(), settings.digest(), pairs, None)
+            settings = settings.resolved()
+            said = (new_run(), settings, settings.digest(), pairs)
         except PicsnetError as error:
-            said = ("", "", [], error)
+            said = error
     with _together():
-        run, digest, pairs, problem = fabric.broadcast(said)
-    if problem is None:
-        return run, digest, pairs
+        said = fabric.broadcast(said)
+    if not isinstance(said, PicsnetError):
+        return said
     if fabric.is_global_zero:
-        raise problem
+        raise said
     return None
 
 
