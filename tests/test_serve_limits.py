@@ -28,6 +28,7 @@ from picsnet.cli import main
 from picsnet.serve.app import make_app
 from picsnet.serve.metrics import Metrics
 from picsnet.serve.pool import Pool
+from picsnet.serve.refusals import Refusal
 from picsnet.serve.settings import Limits, Models
 from tests.conftest import REPOSITORY
 from tests.test_cli import photograph
@@ -389,3 +390,56 @@ def test_a_fault_that_ends_a_worker_s_loop_is_told(monkeypatch: pytest.MonkeyPat
 
     assert asyncio.run(play()) == 503
     assert lines == ["a worker's loop ended: KeyError: 'about'; start the service again"]
+
+
+def test_a_request_that_waited_too_long_can_still_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is out of the queue a moment before its own answer is on the way."""
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("picsnet.serve.pool._Worker.start", never)
+    found: list[Any] = []
+
+    async def play() -> None:
+        pool = Pool(Models(), Limits(max_wait=0.1), print, print)
+        with pool.admit("request1", "10.0.0.1") as ticket:
+            waits = asyncio.create_task(pool.submit(ticket, {}, b"", "info"))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            loop = asyncio.get_running_loop()
+            loop.call_later(0.1, lambda: found.append(pool.progress("request1")))
+            time.sleep(0.3)  # both are due now, the limit first
+            with pytest.raises(Refusal, match="in the queue, the limit"):
+                await waits
+        await pool.stop()
+
+    asyncio.run(play())
+    assert [(one["state"], one["place"]) for one in found] == [("waiting", None)]
+
+
+def test_faults_of_the_service_are_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    def fault(*_: object) -> None:
+        raise KeyError("place")
+
+    monkeypatch.setattr("picsnet.serve.pool._Worker.start", never)
+    monkeypatch.setattr("picsnet.serve.pool.Pool.progress", fault)
+
+    async def play() -> httpx.Response:
+        limits, metrics = Limits(), Metrics()
+        pool = Pool(Models(), limits, print, print)
+        app = make_app(lambda: pool, limits, metrics)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            answer = await client.get("/v1/requests/request1")
+        await pool.stop()
+        return answer
+
+    answer = asyncio.run(play())
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "the server could not do this; its log says why"}

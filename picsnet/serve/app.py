@@ -37,7 +37,7 @@ from picsnet.serve.bodies import FIELD, read_body
 from picsnet.serve.edge import refused
 from picsnet.serve.metrics import CONTENT_TYPE, Metrics
 from picsnet.serve.pool import Answer, Pool
-from picsnet.serve.refusals import GONE, Refusal
+from picsnet.serve.refusals import FAILED, GONE, Refusal
 from picsnet.serve.settings import Limits
 from picsnet.serve.vetting import vet
 
@@ -397,6 +397,10 @@ def _answer_errors(app: FastAPI) -> None:
         response = _error(error.status_code, str(error.detail))
         response.headers.update(error.headers or {})
         return response
+
+    @app.exception_handler(Exception)
+    async def fault(_: Request, error: Exception) -> Response:
+        return _error(500, FAILED)  # and it is raised again: `Edge` logs it
 
 
 def _first(errors: Any) -> str:

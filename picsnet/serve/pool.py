@@ -133,7 +133,8 @@ class Pool:
         ticket = self._tickets.get(name)
         if ticket is None:
             return None
-        place = self._waiting.index(ticket) + 1 if ticket.state == "waiting" else None
+        # One that waited too long is out of the queue before its refusal is on the way.
+        place = self._waiting.index(ticket) + 1 if ticket in self._waiting else None
         usual = self._usual.get(ticket.kind)
         return {
             "state": ticket.state,
