@@ -156,8 +156,11 @@ class Store:
                     self._files.rm(paths[start : start + 1000])
         except Exception as error:
             raise OutputError(_sentence(f"{self.url}/{folder}", "cleared", error)) from None
-        with contextlib.suppress(Exception):  # a late file, or a store that has no folders
-            self._files.rmdir(self.path(folder))
+        for _ in range(20):  # a worker that ends late may have a file there for a moment
+            with contextlib.suppress(Exception):  # or the store has no folders
+                self._files.rmdir(self.path(folder))
+                return
+            time.sleep(0.1)
 
 
 def _version(info: Mapping[str, Any]) -> str:
