@@ -26,9 +26,9 @@ from benchmarks.service import Service, gauge, settle
 from picsnet.bitstream import PicsFile, SketchLayer, write
 from picsnet.cli import main
 from picsnet.serve.app import make_app
+from picsnet.serve.edge import Edge
 from picsnet.serve.metrics import Metrics
 from picsnet.serve.pool import Pool
-from picsnet.serve.refusals import Refusal
 from picsnet.serve.settings import Limits, Models
 from tests.conftest import REPOSITORY
 from tests.test_cli import photograph
@@ -233,11 +233,13 @@ def test_who_does_not_read_loses_its_connection(service: Service) -> None:
         until(lambda: not kept_open(connection), 10)
 
 
-def test_a_place_is_kept_until_the_answer_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(*_: object) -> None:
-        await asyncio.Event().wait()
+async def _never(*_: object) -> None:
+    """Stands for a worker that is still loading."""
+    await asyncio.Event().wait()
 
-    monkeypatch.setattr("picsnet.serve.pool._Worker.start", never)
+
+def test_a_place_is_kept_until_the_answer_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("picsnet.serve.pool._Worker.start", _never)
     file = write(PicsFile(64, 64, None, SketchLayer(b"\0\1\2", b"")))
     scope = {
         "type": "http", "method": "POST", "path": "/v1/info", "raw_path": b"/v1/info",
@@ -276,6 +278,63 @@ def test_a_place_is_kept_until_the_answer_is_taken(monkeypatch: pytest.MonkeyPat
         await pool.stop()
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("how", ["waited too long", "hung up", "stopping"])
+def test_who_has_just_left_the_queue_has_no_place_in_it(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("picsnet.serve.pool._Worker.start", _never)
+
+    async def play() -> list[Any]:
+        pool = Pool(
+            Models(), Limits(max_wait=0.05 if how == "waited too long" else 60), print, print
+        )
+        places = []
+        with pool.admit("request-1", "10.0.0.1") as ticket:
+            work = asyncio.create_task(pool.submit(ticket, {}, b"", "encode sketch"))
+            await asyncio.sleep(0)
+            if how == "hung up":
+                work.cancel()
+            elif how == "stopping":
+                places.append((pool.progress("request-1") or {})["place"])
+                pool.drain()
+            while not work.done():
+                places.append((pool.progress("request-1") or {})["place"])
+                await asyncio.sleep(0)
+            places.append((pool.progress("request-1") or {})["place"])
+        assert pool.progress("request-1") is None
+        await asyncio.gather(work, return_exceptions=True)
+        await pool.stop()
+        return places
+
+    places = asyncio.run(play())
+    assert places[0] == 1 and places[-1] is None and set(places) == {1, None}
+
+
+def test_a_fault_of_the_server_is_json_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("picsnet.serve.pool._Worker.start", _never)
+
+    async def play() -> httpx.Response:
+        limits, metrics = Limits(), Metrics()
+        pool = Pool(Models(), limits, print, print)
+        monkeypatch.setattr(pool, "progress", lambda name: 1 // 0)
+        app = Edge(make_app(lambda: pool, limits, metrics), metrics, print)
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://x"
+        ) as client:
+            answer = await client.get("/v1/requests/request-1")
+        await pool.stop()
+        return answer
+
+    answer = asyncio.run(play())
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "the server could not do this; its log says why"}
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    told = capsys.readouterr().out
+    assert "GET progress: ZeroDivisionError" in told and "in <lambda>" in told
 
 
 def test_what_is_no_http_is_refused_in_json(service: Service) -> None:
@@ -390,56 +449,3 @@ def test_a_fault_that_ends_a_worker_s_loop_is_told(monkeypatch: pytest.MonkeyPat
 
     assert asyncio.run(play()) == 503
     assert lines == ["a worker's loop ended: KeyError: 'about'; start the service again"]
-
-
-def test_a_request_that_waited_too_long_can_still_be_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It is out of the queue a moment before its own answer is on the way."""
-
-    async def never(*_: object) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr("picsnet.serve.pool._Worker.start", never)
-    found: list[Any] = []
-
-    async def play() -> None:
-        pool = Pool(Models(), Limits(max_wait=0.1), print, print)
-        with pool.admit("request1", "10.0.0.1") as ticket:
-            waits = asyncio.create_task(pool.submit(ticket, {}, b"", "info"))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            loop = asyncio.get_running_loop()
-            loop.call_later(0.1, lambda: found.append(pool.progress("request1")))
-            time.sleep(0.3)  # both are due now, the limit first
-            with pytest.raises(Refusal, match="in the queue, the limit"):
-                await waits
-        await pool.stop()
-
-    asyncio.run(play())
-    assert [(one["state"], one["place"]) for one in found] == [("waiting", None)]
-
-
-def test_faults_of_the_service_are_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(*_: object) -> None:
-        await asyncio.Event().wait()
-
-    def fault(*_: object) -> None:
-        raise KeyError("place")
-
-    monkeypatch.setattr("picsnet.serve.pool._Worker.start", never)
-    monkeypatch.setattr("picsnet.serve.pool.Pool.progress", fault)
-
-    async def play() -> httpx.Response:
-        limits, metrics = Limits(), Metrics()
-        pool = Pool(Models(), limits, print, print)
-        app = make_app(lambda: pool, limits, metrics)
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-            answer = await client.get("/v1/requests/request1")
-        await pool.stop()
-        return answer
-
-    answer = asyncio.run(play())
-    assert answer.status_code == 500
-    assert answer.json() == {"error": "the server could not do this; its log says why"}

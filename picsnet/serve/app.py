@@ -398,9 +398,10 @@ def _answer_errors(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
+    # Starlette raises it again behind the answer, and `Edge` logs it.
     @app.exception_handler(Exception)
     async def fault(_: Request, error: Exception) -> Response:
-        return _error(500, FAILED)  # and it is raised again: `Edge` logs it
+        return _error(500, FAILED)
 
 
 def _first(errors: Any) -> str:

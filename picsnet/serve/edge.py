@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import traceback
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -86,6 +87,8 @@ class Edge:
                 await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:
             self._log(f"{scope['method']} {verb}: {type(error).__name__}: {error}")
+            for line in "".join(traceback.format_tb(error.__traceback__)).splitlines():
+                self._log(line)
             if not exchange.status:
                 await exchange.refuse(500, FAILED)
         finally:

@@ -127,13 +127,13 @@ class Pool:
         """Where a request stands, or None where there is none of that name.
 
         Returns:
-            state, seconds in it; place in the queue (from 1) where it waits; usual_seconds of such
-            work, where known.
+            state, seconds in it; place in the queue (from 1) while it is there; usual_seconds of
+            such work, where known.
         """
         ticket = self._tickets.get(name)
         if ticket is None:
             return None
-        # One that waited too long is out of the queue before its refusal is on the way.
+        # One that was just refused, or whose client has gone, waits for nothing but its end.
         place = self._waiting.index(ticket) + 1 if ticket in self._waiting else None
         usual = self._usual.get(ticket.kind)
         return {
