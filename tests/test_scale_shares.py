@@ -15,7 +15,7 @@ import torch
 from picsnet.errors import OutputError, PicsnetError
 from picsnet.files import InputFile
 from picsnet.scale import settings
-from picsnet.scale.manifest import MANIFEST, Outcome, from_lines
+from picsnet.scale.manifest import LOCK, MANIFEST, Outcome, from_lines, merge_folder
 from picsnet.scale.settings import EncodeSettings
 from picsnet.scale.sharding import Notebook, Pair, encode_shares
 from tests.vectors import FOLDER as VECTORS
@@ -76,8 +76,16 @@ def copies(
         notebook.note((item, target), notebook.key(item), record)
 
 
+def unprompted(item: InputFile) -> None:
+    """No prompt is given."""
+
+
 def share(
-    lists: Sequence[Sequence[Pair]], out: Path, code: Any, coded_by: EncodeSettings = SETTINGS
+    lists: Sequence[Sequence[Pair]],
+    out: Path,
+    code: Any,
+    coded_by: EncodeSettings = SETTINGS,
+    prompter: Any = unprompted,
 ) -> list[Any]:
     """What each process returns or raises."""
     ranks = Ranks(len(lists))
@@ -85,7 +93,7 @@ def share(
     def run(number: int) -> Outcome | PicsnetError | None:
         fabric: Any = Rank(ranks, number)
         try:
-            return encode_shares(fabric, lists[number], out, coded_by, lambda item: None, code)
+            return encode_shares(fabric, lists[number], out, coded_by, prompter, code)
         except PicsnetError as error:
             return error
 
@@ -139,6 +147,43 @@ def test_a_picture_that_nothing_is_known_of_has_failed(
     monkeypatch.setattr(settings, "__version__", "another")  # old records tell nothing then
     (outcome,) = share([some], tmp_path / "out", code)
     assert [record["output"] for record in outcome.lost] == ["b.pics"]
+
+
+def test_a_second_run_is_refused_from_the_first_look_to_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, some, others = tmp_path / "out", pairs(tmp_path, "a", "b"), pairs(tmp_path, "c")
+    share([some], out, copies)
+    refused: list[str] = []
+
+    def intrude() -> None:
+        refused.append(str(*share([others], out, copies)))
+
+    def looked_at(item: InputFile) -> None:
+        intrude()  # what is done is read, and no process has begun a journal
+
+    def merge(*given: Any) -> Any:
+        monkeypatch.undo()
+        intrude()  # all journals are closed
+        return merge_folder(*given)
+
+    share([some], out, copies, prompter=looked_at)
+    monkeypatch.setattr("picsnet.scale.sharding.merge_folder", merge)
+    share([some], out, copies)
+    assert len(refused) == 3
+    assert all(line.startswith(f"{out}: another run is writing here") for line in refused)
+    assert sorted(path.name for path in out.iterdir()) == ["a.pics", "b.pics", MANIFEST]
+    (out / LOCK).touch()  # of a process that was killed
+    (outcome,) = share([others], out, copies)
+    assert outcome.failed == [] and not (out / LOCK).exists()
+
+
+def test_a_folder_that_cannot_be_locked_ends_the_run_in_all_processes(tmp_path: Path) -> None:
+    some = pairs(tmp_path, "a", "b")
+    (tmp_path / "out" / LOCK).mkdir(parents=True)
+    first, second = share([some, some], tmp_path / "out", copies)
+    assert isinstance(first, OutputError) and second is None
+    assert f"{LOCK}: cannot be written" in str(first)
 
 
 def test_a_problem_of_another_process_is_the_first_ones_too(tmp_path: Path) -> None:

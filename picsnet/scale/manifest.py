@@ -2,6 +2,7 @@
 
     OUT/manifest.parts/RUN-NUMBER.jsonl   what a process did so far, a line when a picture is done
     OUT/manifest.jsonl                    all of it, in the outputs' order: whole, or the old one
+    OUT/manifest.lock                     held by a run's first process while it lasts
 
 Lines are JSON objects with the keys of `COLUMNS`. A process that is killed leaves its journal, and
 the next run takes it up; a line that it did not end is none.
@@ -13,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -27,6 +29,7 @@ Record = dict[str, Any]
 
 MANIFEST = "manifest.jsonl"
 PARTS = "manifest.parts"
+LOCK = "manifest.lock"
 SUFFIX = ".jsonl"
 OK, ERROR = "ok", "error"
 
@@ -149,6 +152,43 @@ class Outcome:
         )
 
 
+@contextlib.contextmanager
+def held(out: Path) -> Iterator[None]:
+    """A folder for one run alone: from before it looks at what is there until its manifest is.
+
+    What holds it is a lock, not that the file is there: that of a killed process is in nobody's way
+    (so no `filelock`, which makes do with the file where a disk has no locks).
+
+    Raises:
+        PicsnetError: another run holds it.
+        OutputError: it cannot be written to.
+    """
+    path = out / LOCK
+    try:
+        file = path.open("ab")  # network disks lock for writing only what is open for that
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); name another folder with -o"
+        ) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = os.fstat(file.fileno()).st_nlink == 0  # by a run that ended this moment
+        except BlockingIOError:
+            taken = True
+        except OSError:  # some shared disks have no locks
+            taken = False
+        if taken:
+            raise PicsnetError(
+                f"{out}: another run is writing here; wait until it has ended, or end it"
+            )
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()  # while it is held: the next one under this name is another run's
+
+
 class Journal:
     """What one process does, line by line; locked while it lives.
 
@@ -204,10 +244,10 @@ def read_folder(out: Path) -> dict[str, Record]:
 
 
 def check_free(out: Path) -> None:
-    """Refuse a folder where another run is at work.
+    """Refuse a folder where processes of a run are at work whose first one is gone.
 
     Raises:
-        PicsnetError: a process holds one of its journals.
+        PicsnetError: one holds its journal.
     """
     for path in _journals(out):
         try:

@@ -36,6 +36,7 @@ from picsnet.scale.manifest import (
     coded,
     failed,
     failures,
+    held,
     merge_folder,
     new_run,
     read_folder,
@@ -168,9 +169,15 @@ def encode_shares(
     Raises:
         PicsnetError: nothing can be coded, or a process died. What is done stays done.
     """
-    begun = _begin(fabric, out, settings, pairs)
-    if begun is None:
-        return None
+    with contextlib.ExitStack() as holding:
+        begun = _begin(fabric, holding, out, settings, pairs)
+        return None if begun is None else _go_on(fabric, begun, out, prompter, code)
+
+
+def _go_on(
+    fabric: Fabric, begun: _Begun, out: Path, prompter: Prompter, code: Code
+) -> Outcome | None:
+    """From what is done already to the manifest."""
     run, settings, digest, pairs = begun
     before = _done(fabric, pairs, out, digest, prompter)
     pending = [pair for pair, done in zip(pairs, before, strict=True) if not done]
@@ -198,12 +205,21 @@ def encode_shares(
 
 
 def _begin(
-    fabric: Fabric, out: Path, settings: EncodeSettings, pairs: Sequence[Pair]
+    fabric: Fabric,
+    holding: contextlib.ExitStack,
+    out: Path,
+    settings: EncodeSettings,
+    pairs: Sequence[Pair],
 ) -> _Begun | None:
-    """What the first process says, or None where that is a problem, which it raises itself."""
+    """What the first process says, or None where that is a problem, which it raises itself.
+
+    It holds the folder until ``holding`` is closed.
+    """
     said: _Begun | PicsnetError | None = None
     if fabric.is_global_zero:
         try:
+            _make(out)
+            holding.enter_context(held(out))
             _tidy(out)
             settings = settings.resolved()
             said = (new_run(), settings, settings.digest(), pairs)
@@ -218,14 +234,17 @@ def _begin(
     return None
 
 
-def _tidy(out: Path) -> None:
-    """A folder to write to, without what killed processes had begun."""
+def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
             f"{out}: cannot make the folder ({error.strerror}); name another one with -o"
         ) from None
+
+
+def _tidy(out: Path) -> None:
+    """Remove what killed processes had begun."""
     check_free(out)
     for folder, _, names in os.walk(out):
         for name in filter(_LEFT_OVER.fullmatch, names):
