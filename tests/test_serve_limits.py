@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -335,6 +336,45 @@ def test_a_fault_of_the_server_is_json_too(
     assert answer.headers["x-content-type-options"] == "nosniff"
     told = capsys.readouterr().out
     assert "GET progress: ZeroDivisionError" in told and "in <lambda>" in told
+
+
+def test_requests_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = asyncio.create_subprocess_exec
+
+    async def echo(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        return await start(sys.executable, "-c", _ECHO, **options)
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", echo)
+
+    def futures() -> int:
+        gc.collect()
+        return sum(issubclass(type(one), asyncio.Future) for one in gc.get_objects())
+
+    async def play() -> list[int]:
+        pool = Pool(Models(), Limits(), print, print)
+        counts = []
+        for number in range(101):
+            with pool.admit("request-1", "10.0.0.1") as ticket:
+                await pool.submit(ticket, {}, b"", "encode sketch")
+            if number % 50 == 0:
+                counts.append(futures())
+        await pool.stop()
+        return counts
+
+    first, *rest = asyncio.run(play())
+    assert max(rest) < first + 10
+
+
+_ECHO = """
+import sys
+from picsnet.serve.frames import pack, receive
+sys.stdout.buffer.write(pack({"about": {}}))
+sys.stdout.flush()
+receive(sys.stdin.buffer)
+while receive(sys.stdin.buffer):
+    sys.stdout.buffer.write(pack({"figures": {}, "files": []}))
+    sys.stdout.flush()
+"""
 
 
 def test_what_is_no_http_is_refused_in_json(service: Service) -> None:

@@ -310,13 +310,11 @@ class Pool:
 
     async def _next(self, worker: _Worker) -> Ticket | None:
         """The next request in the queue, or None when the worker ends meanwhile."""
-        ended = asyncio.create_task(worker.process.wait())
         waiting = asyncio.create_task(self._take())
         try:
-            await asyncio.wait({ended, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({worker.ended, waiting}, return_when=asyncio.FIRST_COMPLETED)
             return waiting.result() if waiting.done() else None
         finally:
-            ended.cancel()
             waiting.cancel()
 
     async def _take(self) -> Ticket:
@@ -367,10 +365,18 @@ def _lost(stopping: bool) -> str:
 
 
 class _Worker:
-    """A process of `picsnet.serve.worker`, and what it has loaded."""
+    """A process of `picsnet.serve.worker`, and what it has loaded.
+
+    Attributes:
+        process: it.
+        ended: done when it has. One for all who wait: asyncio keeps what each call of
+            ``process.wait()`` leaves until then.
+        about: what it tells of its models.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
+        self.ended = asyncio.create_task(process.wait())
         self.about: dict[str, Any] = {}
 
     @classmethod
@@ -403,8 +409,7 @@ class _Worker:
         try:
             message, _ = await worker.ask(dataclasses.asdict(models), None)
         except (OSError, EOFError, ValueError):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), _LAST_SECONDS)
+            await asyncio.wait({worker.ended}, timeout=_LAST_SECONDS)
             await worker.kill()  # where it lives, and says what makes no sense
             status = process.returncode
             raise ServiceError(
@@ -441,7 +446,7 @@ class _Worker:
     async def kill(self) -> None:
         """End it and wait until it is gone."""
         self.kill_now()
-        await self.process.wait()
+        await asyncio.wait({self.ended})
 
 
 def _environment() -> dict[str, str]:
