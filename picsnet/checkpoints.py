@@ -32,6 +32,7 @@ from picsnet.ntc.context import Levels, SketchContext
 from picsnet.ntc.fixedpoint import ACTIVATION_BITS, WEIGHT_BITS, FixedPointConv2d
 from picsnet.ntc.hyperprior import SCALE_LEVELS, SketchHyperprior
 from picsnet.ntc.tables import CodingTables, build_tables
+from picsnet.saved import averaged
 from picsnet.shipped import CARD, WEIGHTS
 
 FINGERPRINT_BYTES = 3
@@ -370,12 +371,10 @@ def load_lightning(
     """
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        config, state = saved["config"], saved["state_dict"]
+        config = saved["config"]
         model = config["model"]
         network = build(model["architecture"], model["options"])
-        prefix = "ema.module."
-        averaged = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        network.load_state_dict(averaged, strict=True)
+        network.load_state_dict(averaged(saved), strict=True)
         card = card_of(config) | {
             "steps": saved["batches_seen"],
             "environment": saved.get("environment", {}),

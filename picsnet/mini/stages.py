@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from picsnet.errors import CheckpointError
-
-_AVERAGED = "ema.module."
+from picsnet.saved import averaged, read_saved
 
 
 def read_stage(run: str | Path, task: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -28,22 +26,11 @@ def read_stage(run: str | Path, task: str) -> tuple[dict[str, Tensor], dict[str,
         raise CheckpointError(
             f"{path}: not there; train that stage first (task {task}), or name its run's folder"
         )
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        state, config = saved["state_dict"], saved["config"]
-        found = config["task"]
-    except Exception as error:
-        raise CheckpointError(
-            f"{path}: not a checkpoint of this project ({type(error).__name__}); train it again"
-        ) from None
-    if found != task:
+    saved = read_saved(path, "train it again")
+    config = saved["config"]
+    if (found := config["task"]) != task:
         raise CheckpointError(f"{path}: is of task {found}, not {task}; name another run's folder")
-    averaged = {
-        name.removeprefix(_AVERAGED): value
-        for name, value in state.items()
-        if name.startswith(_AVERAGED)
-    }
-    return averaged, config
+    return averaged(saved), config
 
 
 def under(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

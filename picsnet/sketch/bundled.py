@@ -18,6 +18,7 @@ from torch import Tensor
 from picsnet import shipped
 from picsnet.errors import CheckpointError, SketcherError
 from picsnet.files import atomic_write
+from picsnet.saved import averaged
 from picsnet.shipped import CARD, WEIGHTS
 from picsnet.sketch.network import EdgeNetwork
 from picsnet.sketch.strips import in_strips
@@ -141,10 +142,7 @@ def load_training_checkpoint(path: Path) -> tuple[EdgeNetwork, dict[str, Any]]:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         config = saved["config"]
         network = EdgeNetwork(**config["model"])
-        prefix = "ema.module."
-        network.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in saved["state_dict"].items() if prefix in k}
-        )
+        network.load_state_dict(averaged(saved))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; train one with train.py") from None
     except Exception as error:

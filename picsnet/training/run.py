@@ -21,8 +21,8 @@ from omegaconf import OmegaConf
 from picsnet.config import RunConfig, to_dict
 from picsnet.devices import has_amx
 from picsnet.errors import CheckpointError, ConfigError, OutputError
+from picsnet.saved import read_saved
 from picsnet.training.environment import save_description
-from picsnet.training.saved import read_saved
 from picsnet.training.stepped import SteppedModule
 from picsnet.training.wandb_run import wandb_id, wandb_mode
 
@@ -306,7 +306,7 @@ def fit(
 
 
 def _check_resumable(path: Path, module: SteppedModule) -> None:
-    saved = read_saved(path, "use resume=never to start afresh")
+    saved = read_saved(path, "use resume=never to start afresh", "batches_seen")
     weights = saved["state_dict"]
     expected = module.state_dict()
     differing = [

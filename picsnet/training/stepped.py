@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from picsnet.config import OptimConfig, RunConfig, to_dict
 from picsnet.errors import CheckpointError
+from picsnet.saved import averaged, read_saved
 from picsnet.training.average import ExponentialAverage
 from picsnet.training.environment import describe_environment
-from picsnet.training.saved import averaged_weights
 
 
 def learning_rate_factor(step: int, total: int, optim: OptimConfig) -> float:
@@ -73,9 +73,12 @@ class SteppedModule(L.LightningModule):
         Raises:
             CheckpointError: it is not.
         """
-        weights = averaged_weights(Path(spec), self.config["task"])
+        saved = read_saved(Path(spec), "init_from takes the last.ckpt of a run of train.py")
+        theirs, ours = saved["config"]["task"], self.config["task"]
+        if theirs != ours:
+            raise CheckpointError(f"init_from {spec}: is of task {theirs}, this run of {ours}")
         try:
-            self.network.load_state_dict(weights)
+            self.network.load_state_dict(averaged(saved))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:160]
             raise CheckpointError(

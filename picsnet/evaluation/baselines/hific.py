@@ -131,7 +131,7 @@ class HificPoint(_HificCodec):
 
     @functools.cached_property
     def _network(self) -> Any:
-        return self._ready(load_averaged(self.weights, "ema.module.codec.net.", "hific"))
+        return self._ready(load_averaged(self.weights, "codec.net.", "hific"))
 
 
 def _only(strings: Any) -> bytes:

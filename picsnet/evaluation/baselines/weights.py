@@ -9,14 +9,15 @@ import torch
 from picsnet.errors import CheckpointError, ConfigError
 from picsnet.ntc.hific import make_hific
 from picsnet.ntc.photo import make
+from picsnet.saved import averaged
 
 
-def load_averaged(path: str, prefix: str, task: str) -> Any:
+def load_averaged(path: str, part: str, task: str) -> Any:
     """The averaged network of a run.
 
     Args:
         path: of its checkpoint.
-        prefix: of the network's weights in it.
+        part: of what the run trained, with a dot at its end: the network.
         task: of the run: "photo-ntc" or "hific".
 
     Raises:
@@ -30,12 +31,7 @@ def load_averaged(path: str, prefix: str, task: str) -> Any:
         model = saved["config"]["model"]
         options = model["options"]
         network = make_hific(options) if task == "hific" else make(model["architecture"], options)
-        state = {
-            name.removeprefix(prefix): value
-            for name, value in saved["state_dict"].items()
-            if name.startswith(prefix)
-        }
-        network.load_state_dict(state)
+        network.load_state_dict(averaged(saved, part))
     except ConfigError:
         raise
     except Exception as error:  # what torch raises for other files has no common base

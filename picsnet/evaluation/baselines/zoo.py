@@ -80,7 +80,7 @@ class ZooPoint:
         network = (
             self._pretrained()
             if self.weights is None
-            else load_averaged(self.weights, "ema.module.net.", "photo-ntc")
+            else load_averaged(self.weights, "net.", "photo-ntc")
         )
         network.update(force=True)
         return network.eval().to(self.device)

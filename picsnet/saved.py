@@ -1,7 +1,8 @@
-"""Checkpoints of runs, as data: what resuming and starting from another run read of them."""
+"""Checkpoints of runs, as data: what resuming, exporting and other runs read of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,20 @@ AVERAGE = "ema.module."
 """Before the names of averaged weights."""
 
 
-def read_saved(path: Path, instead: str) -> dict[str, Any]:
-    """A training checkpoint.
+def read_saved(path: Path, instead: str, *more: str) -> dict[str, Any]:
+    """A training checkpoint: it has a state and says its task.
 
     Args:
         path: of it.
         instead: what a user can do where it is none, for the message.
+        more: what else must be in it.
 
     Raises:
         CheckpointError: it is missing, damaged, or no run of this project wrote it.
     """
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        saved["state_dict"], saved["batches_seen"], saved["config"]["task"]
+        saved["state_dict"], saved["config"]["task"], *(saved[key] for key in more)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; {instead}") from None
     except Exception as error:
@@ -38,16 +40,13 @@ def read_saved(path: Path, instead: str) -> dict[str, Any]:
     return found
 
 
-def averaged_weights(path: Path, task: str) -> dict[str, Tensor]:
-    """The averaged weights of a run's network.
+def averaged(saved: Mapping[str, Any], part: str = "") -> dict[str, Tensor]:
+    """The averaged weights in a checkpoint, by their names in the network.
 
-    Raises:
-        CheckpointError: as `read_saved`, or the run was of another task.
+    Args:
+        saved: as torch loads it.
+        part: of the network, with a dot at its end, whose weights alone are wanted.
     """
-    saved = read_saved(path, "init_from takes the last.ckpt of a run of train.py")
-    if saved["config"]["task"] != task:
-        raise CheckpointError(
-            f"init_from {path}: is of task {saved['config']['task']}, this run of {task}"
-        )
+    prefix = AVERAGE + part
     weights = saved["state_dict"].items()
-    return {k.removeprefix(AVERAGE): v for k, v in weights if k.startswith(AVERAGE)}
+    return {k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)}
