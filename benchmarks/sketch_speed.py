@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from picsnet.checkpoints import load_model
-from picsnet.codec import SketchCodec
 from picsnet.errors import DataError, PicsnetError, UsageError
 from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
 from picsnet.images import load_rgb
@@ -75,12 +74,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         PicsnetError: a picture is too small, or a model cannot be loaded.
     """
     from benchmarks.paper import PaperCodec, load_paper
+    from benchmarks.sketch_rd import ModelPoint
 
     maps = load_maps(args.photos, args.pictures, args.side)
     torch.manual_seed(0)
     paper = load_paper(args.paper)[0] if args.paper else Cheng2020Sketch()
-    codecs: dict[str, Ours | PaperCodec] = {
-        "ours": Ours(args.ckpt),
+    model = load_model(args.ckpt, prior=False)
+    codecs: dict[str, ModelPoint | PaperCodec] = {
+        "ours": ModelPoint(model, model.quality, effort=0),
         "paper": PaperCodec(paper),
     }
     spent: dict[str, dict[str, list[float]]] = {
@@ -111,21 +112,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "times": {verb: medians["paper"][verb] / medians["ours"][verb] for verb in spent["ours"]},
         "target": TARGET,
     }
-
-
-class Ours:
-    """Our network as a codec of maps."""
-
-    def __init__(self, ckpt: str) -> None:
-        self._codec = SketchCodec(load_model(ckpt, prior=False))
-
-    def encode(self, sketch: Map) -> bytes:
-        """A .pics file."""
-        return self._codec.encode_map(sketch)
-
-    def decode(self, data: bytes) -> Map:
-        """The map in it."""
-        return self._codec.decode_map(data)
 
 
 def load_maps(photos: str, count: int, side: int) -> list[Map]:
