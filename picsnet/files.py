@@ -7,6 +7,7 @@ import contextlib
 import errno
 import glob
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,10 @@ IMAGE_SUFFIXES = frozenset(
     f".{kind}"
     for kind in "png jpg jpeg webp bmp tif tiff gif avif jxl ppm pgm".split()  # noqa: SIM905
 )
+
+
+BEGUN = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.(pics|jsonl)")
+"""Names of coded files and records that a killed process had begun (`beside`)."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,13 @@ def read_file(path: Path) -> bytes:
         ) from None
 
 
+def beside(name: str) -> str:
+    """Under which name a file is written that is renamed when it is whole: a hidden one."""
+    stem, suffix = os.path.splitext(name)
+    # Not the process's number alone: machines that share a disk may have the same.
+    return f".{stem}.{os.getpid()}-{secrets.token_hex(4)}{suffix}"
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to that becomes ``path`` when all went well, and vanishes otherwise.
@@ -102,8 +114,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         OutputError: no space, no permission, or something in the way.
     """
     path = Path(path)
-    # Not the process's number alone: machines that share a disk may have the same.
-    part = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    part = path.with_name(beside(path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from picsnet.errors import DataError, UsageError
+from picsnet.files import beside
 from picsnet.scale import stores
 from picsnet.scale.manifest import MANIFEST, PARTS, from_lines
 from picsnet.scale.ray import Workers, _check_room, _finish, encode_pictures
@@ -113,6 +114,20 @@ def test_a_store_writes_whole_files_and_tells_versions(
     assert set(store.files()) == {"a/b.bin"}
     with pytest.raises(DataError, match="nowhere"):
         store.read("nowhere")
+
+
+def test_what_a_killed_worker_had_begun_goes(tmp_path: Path) -> None:
+    """Or its folder of records would stay behind; other hidden files are not ours."""
+    store = Store(str(tmp_path))
+    store.write("a/b.pics", b"one")
+    store.write("manifest.parts/c.jsonl", b"{}")
+    begun = [tmp_path / "a" / beside("d.pics"), tmp_path / "manifest.parts" / beside("e.jsonl")]
+    for path in [*begun, tmp_path / "a" / ".mine.pics"]:
+        path.write_bytes(b"o")
+    store.tidy()
+    store.delete_folder("manifest.parts", store.files())
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert left == {"a", "a/b.pics", "a/.mine.pics"}
 
 
 def test_unknown_schemes_and_missing_drivers_are_named() -> None:

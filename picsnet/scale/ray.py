@@ -369,6 +369,7 @@ def _finish(destination: Store, named: Mapping[str, str], digest: str) -> dict[s
     there = destination.files()
     kept = merged(_records(destination, there), named, digest, there.__contains__)
     destination.write(MANIFEST, "".join(map(to_line, kept.values())).encode())
+    destination.tidy()
     destination.delete_folder(PARTS, there)
     return kept
 

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from lightning.fabric import Fabric
 
 from picsnet.devices import check_device
 from picsnet.errors import OutputError, PicsnetError, UsageError
-from picsnet.files import InputFile, read_file
+from picsnet.files import BEGUN, InputFile, read_file
 from picsnet.launching import Processes
 from picsnet.scale.manifest import (
     MANIFEST,
@@ -45,9 +44,6 @@ from picsnet.scale.settings import EncodeSettings, content_key
 
 Pair = tuple[InputFile, Path]
 Prompter = Callable[[InputFile], str | None]
-
-_LEFT_OVER = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.(pics|jsonl)")
-"""Files that `picsnet.files.atomic_write` had begun when its process was killed."""
 
 
 class Notebook:
@@ -247,7 +243,7 @@ def _tidy(out: Path) -> None:
     """Remove what killed processes had begun."""
     check_free(out)
     for folder, _, names in os.walk(out):
-        for name in filter(_LEFT_OVER.fullmatch, names):
+        for name in filter(BEGUN.fullmatch, names):
             Path(folder, name).unlink(missing_ok=True)
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from picsnet.errors import DataError, OutputError, UsageError
-from picsnet.files import atomic_write
+from picsnet.files import BEGUN, atomic_write, beside
 
 T = TypeVar("T")
 
@@ -134,14 +132,23 @@ class Store:
             return
         folder, _, plain = path.rpartition("/")
         self._files.makedirs(folder, exist_ok=True)
-        beside = f"{folder}/.{plain}.{os.getpid()}-{secrets.token_hex(4)}"
+        part = f"{folder}/{beside(plain)}"
         try:
-            self._files.pipe_file(beside, data)
-            self._files.mv(beside, path)
+            self._files.pipe_file(part, data)
+            self._files.mv(part, path)
         except BaseException:
             with contextlib.suppress(Exception):
-                self._files.rm_file(beside)
+                self._files.rm_file(part)
             raise
+
+    def tidy(self) -> None:
+        """Remove what killed workers had begun to write. Nobody may be writing."""
+        if self._whole:
+            return
+        for path in self._files.find(self._root):
+            if BEGUN.fullmatch(path.rpartition("/")[2]):
+                with contextlib.suppress(Exception):  # it is in nobody's way
+                    self._files.rm_file(path)
 
     def delete_folder(self, folder: str, names: Iterable[str]) -> None:
         """Those of the named files that are in a folder, and the folder, unless it has others.
@@ -156,11 +163,8 @@ class Store:
                     self._files.rm(paths[start : start + 1000])
         except Exception as error:
             raise OutputError(_sentence(f"{self.url}/{folder}", "cleared", error)) from None
-        for _ in range(20):  # a worker that ends late may have a file there for a moment
-            with contextlib.suppress(Exception):  # or the store has no folders
-                self._files.rmdir(self.path(folder))
-                return
-            time.sleep(0.1)
+        with contextlib.suppress(Exception):  # a late file, or a store that has no folders
+            self._files.rmdir(self.path(folder))
 
 
 def _version(info: Mapping[str, Any]) -> str:
