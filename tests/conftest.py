@@ -34,6 +34,26 @@ def drawn_map(height: int, width: int, seed: int, lines: int = 12) -> NDArray[np
     return np.asarray(picture.filter(ImageFilter.GaussianBlur(1.2)))
 
 
+def drawn_photos(folder: Path, height: int, width: int) -> Path:
+    """A folder that is made, with two grey pictures."""
+    folder.mkdir()
+    for seed in range(2):
+        picture = np.stack([drawn_map(height, width, seed)] * 3, axis=2)
+        Image.fromarray(picture).save(folder / f"{seed}.png")
+    return folder
+
+
+WEIGHTS_BY_NAME = ("detector", "pipeline", "control", "clip", "captioner", "ckpt")
+
+
+def write_named_weights() -> None:
+    """``models/`` here: weights by these names, and a decoder's file that names three of them."""
+    for name in WEIGHTS_BY_NAME:
+        Path("models", name).mkdir(parents=True)
+        Path("models", name, "weights.bin").write_text("one")
+    Path("models", "own.yaml").write_text("pipeline: pipeline\ncontrolnet: control\nclip: clip\n")
+
+
 @pytest.fixture(scope="session")
 def maps_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve drawn maps."""

@@ -5,21 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from benchmarks import coding
-from tests.conftest import drawn_map
+from tests.conftest import drawn_photos
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for seed in range(2):
-        Image.fromarray(np.stack([drawn_map(64, 96, seed)] * 3, 2)).save(folder / f"{seed}.png")
-    return folder
+    return drawn_photos(tmp_path / "photos", 64, 96)
 
 
 def test_report_and_table(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

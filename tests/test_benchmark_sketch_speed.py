@@ -7,23 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from benchmarks import sketch_speed
-from tests.conftest import REPOSITORY, drawn_map
+from tests.conftest import REPOSITORY, drawn_photos
 from tests.test_checkpoints import lightning_checkpoint
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for seed in range(2):
-        Image.fromarray(np.stack([drawn_map(80, 96, seed)] * 3, 2)).save(folder / f"{seed}.png")
-    return folder
+    return drawn_photos(tmp_path / "photos", 80, 96)
 
 
 def test_both_are_timed_on_the_same_maps(

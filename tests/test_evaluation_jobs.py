@@ -14,6 +14,7 @@ from picsnet import shipped, stamps
 from picsnet.evaluation.config import CodecConfig, IllmConfig, PicsConfig, SketchConfig, ZooConfig
 from picsnet.evaluation.jobs import Picture, make_jobs
 from picsnet.shipped import CARD, SPEC_FILE, WEIGHTS
+from tests.conftest import WEIGHTS_BY_NAME, write_named_weights
 from tests.vectors import FOLDER as VECTORS
 
 
@@ -56,16 +57,13 @@ def test_a_lambda_counts_and_what_was_measured_does_not(point: Path) -> None:
     assert _key() != before
 
 
-@pytest.mark.parametrize("part", ["detector", "pipeline", "control", "clip", "captioner", "ckpt"])
+@pytest.mark.parametrize("part", WEIGHTS_BY_NAME)
 def test_weights_count_wherever_they_are_named(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("detector", "pipeline", "control", "clip", "captioner", "ckpt"):
-        Path("models", name).mkdir(parents=True)
-        Path("models", name, "weights.bin").write_text("one")
-    Path("models", "own.yaml").write_text("pipeline: pipeline\ncontrolnet: control\nclip: clip\n")
+    write_named_weights()
     config = PicsConfig(
         ckpt=["models/ckpt"],
         sketcher="hed:~/models/detector",

@@ -8,6 +8,7 @@ import pytest
 
 from picsnet import shipped
 from picsnet.scale.settings import EncodeSettings
+from tests.conftest import WEIGHTS_BY_NAME, write_named_weights
 
 
 def test_words_that_are_folders_by_chance_do_not_count(
@@ -24,16 +25,13 @@ def test_words_that_are_folders_by_chance_do_not_count(
     assert settings.digest() == before
 
 
-@pytest.mark.parametrize("part", ["detector", "pipeline", "control", "clip", "captioner", "ckpt"])
+@pytest.mark.parametrize("part", WEIGHTS_BY_NAME)
 def test_weights_count_wherever_they_are_named(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("detector", "pipeline", "control", "clip", "captioner", "ckpt"):
-        Path("models", name).mkdir(parents=True)
-        Path("models", name, "weights.bin").write_text("one")
-    Path("models", "own.yaml").write_text("pipeline: pipeline\ncontrolnet: control\nclip: clip\n")
+    write_named_weights()
     settings = EncodeSettings(
         mode="pics",
         ckpt="models/ckpt",

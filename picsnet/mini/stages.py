@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from picsnet.errors import CheckpointError
-from picsnet.saved import averaged, read_saved
+from picsnet.saved import averaged
 
 
 def read_stage(run: str | Path, task: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -26,11 +27,17 @@ def read_stage(run: str | Path, task: str) -> tuple[dict[str, Tensor], dict[str,
         raise CheckpointError(
             f"{path}: not there; train that stage first (task {task}), or name its run's folder"
         )
-    saved = read_saved(path, "train it again")
-    config = saved["config"]
-    if (found := config["task"]) != task:
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        averages, config = averaged(saved), saved["config"]
+        found = config["task"]
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: not a checkpoint of this project ({type(error).__name__}); train it again"
+        ) from None
+    if found != task:
         raise CheckpointError(f"{path}: is of task {found}, not {task}; name another run's folder")
-    return averaged(saved), config
+    return averages, config
 
 
 def under(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
