@@ -15,6 +15,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from datamodules.maps import MapDataSettings, SketchMapDataModule, list_maps, split_maps
@@ -37,6 +38,7 @@ from tests.local_bucket import serve
 from tests.test_datamodule_maps import Recorder, fit
 
 MAPS = 24
+KEPT = (".bin", ".room")
 
 
 def settings(**changes: Any) -> MapDataSettings:
@@ -222,13 +224,10 @@ class Watched(FolderStore):
 
 
 def used(cache: Path) -> int:
-    sizes = []
-    for path in (*cache.glob("*.bin"), *cache.glob("*.room")):
-        try:
-            sizes.append(path.stat().st_size)
-        except FileNotFoundError:
-            continue
-    return sum(sizes)
+    # Under the lock that the cache changes its contents under: a shard that takes its
+    # reservation's place would else be seen twice.
+    with FileLock(cache / ".room.lock"):
+        return sum(path.stat().st_size for path in cache.iterdir() if path.suffix in KEPT)
 
 
 def watched(
