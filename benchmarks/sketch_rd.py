@@ -14,12 +14,14 @@ pixels). A point is the mean over all pictures at one setting; decibels are thos
 BD-rate compares our models, all of them, with the upper hull of each classical codec, of all of
 them together ("best classical"), and with the paper's network: at every rate the codec gets its
 best setting. ``bare`` rates leave out what AVIF and WebP wrap around the coded picture, and nothing
-of ours.
+of ours. A run that was interrupted goes on where it stopped when it is started again.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import hashlib
 import json
 import platform
 import statistics
@@ -29,7 +31,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +52,10 @@ from picsnet.metrics import (
     ms_ssim_db,
     upper_hull,
 )
+from picsnet.stamps import stamps
+
+if TYPE_CHECKING:
+    from benchmarks.kept_rows import KeptRows
 
 Map = NDArray[np.uint8]
 
@@ -101,6 +107,7 @@ class ModelPoint:
         self.name = f"{self.codec} {Path(model.name).name}"
         if quality != model.quality or "model" not in model.card:
             self.name += f" at {self.lmbda:g}"
+        self.weights = model.fingerprint.hex()
         own = None if quality == model.quality else quality / model.network.QUALITY_STEPS
         self._codec = SketchCodec(model, own, effort)
 
@@ -136,6 +143,7 @@ class PaperPoint:
 
         network, self.lmbda = load_paper(spec)
         self.name = f"{PAPER} at {self.lmbda:g}"
+        self.weights = " ".join(stamps([spec]))
         self._codec = PaperCodec(network)
 
     def encode(self, sketch: Map) -> bytes:
@@ -245,22 +253,32 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Measure, write JSON and figures, print the tables; returns the exit status."""
     options = parse_arguments(arguments)
+    from benchmarks.kept_rows import KeptRows, code_stamp
+
     try:
-        report = measure(options)
+        about = {"code": code_stamp(), "device": options.device, "versions": versions()}
+        with KeptRows(options.output / "rows.jsonl", about) as kept:
+            if len(kept):
+                print(f"sketch_rd: goes on; {len(kept)} files were coded before", file=sys.stderr)
+            report = measure(options, kept)
         with atomic_write(options.output / "sketch_rd.json") as part:
             part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         figures = [options.output / "sketch_rd.png", options.output / "sketch_rd.svg"]
         from benchmarks.sketch_rd_figure import draw
 
         draw(report, figures + ([options.figure] if options.figure else []))
+        kept.drop()
     except PicsnetError as error:
         print(f"sketch_rd: error: {error}", file=sys.stderr)
         return error.exit_status
+    except KeyboardInterrupt:
+        print("sketch_rd: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     print(tables(report))
     return 0
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace, kept: KeptRows) -> dict[str, Any]:
     """Make the maps, code them at every point, and gather everything for the JSON."""
     files = expand_inputs([options.data or options.maps], IMAGE_SUFFIXES)[: options.limit]
     skipped = {codec: why for codec in options.codecs if (why := why_missing(codec)) is not None}
@@ -277,7 +295,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if not points:
         raise UsageError("there is nothing to measure; name models with --ckpt, or --codecs")
     maps, source = load_maps(files, options)
-    rows = code(maps, points, options.quiet)
+    rows = code(maps, points, kept, options.quiet)
     summaries = summarise(rows, points)
     return {
         "name": "sketch_rd",
@@ -355,8 +373,10 @@ def load_maps(
     return maps, source
 
 
-def code(maps: Sequence[tuple[str, Map]], points: Sequence[Point], quiet: bool) -> list[Row]:
-    """Code every map at every point, through files."""
+def code(
+    maps: Sequence[tuple[str, Map]], points: Sequence[Point], kept: KeptRows, quiet: bool
+) -> list[Row]:
+    """Code every map at every point, through files; but those that were coded before."""
     rows = []
     total = len(maps) * len(points)
     with (
@@ -365,8 +385,13 @@ def code(maps: Sequence[tuple[str, Map]], points: Sequence[Point], quiet: bool) 
     ):
         for picture, sketch in maps:
             edges = thinned(sketch)
+            digest = hashlib.sha256(str(sketch.shape).encode() + sketch.tobytes()).hexdigest()
             for point in points:
-                rows.append(code_one(picture, sketch, edges, point, Path(folder) / "coded"))
+                weights = getattr(point, "weights", "")  # classical codecs have none
+                key = json.dumps([picture, digest, point.name, weights])
+                path = Path(folder) / "coded"
+                measured = functools.partial(code_one, picture, sketch, edges, point, path)
+                rows.append(Row(**kept.get(key, measured)))
                 bar.update()
     return rows
 

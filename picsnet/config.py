@@ -160,6 +160,7 @@ class NTCRunConfig(RunConfig):
     distortion: str = "ms-ssim"  # "ms-ssim": 1 - MS-SSIM; "mse": on 0..255, as compressai scales it
     init_gain: float = 1.0  # scales the latents of init_from: below 1, a coarser and cheaper start
     distortion_warmup: int = 1_000  # steps over which MSE gives way to MS-SSIM
+    edge_weight: float = 0.0  # of edges that vanish, appear or move, beside the distortion
     model: NTCModelConfig = field(default_factory=NTCModelConfig)
     data: NTCDataConfig = field(default_factory=NTCDataConfig)
 
@@ -505,6 +506,10 @@ def _value_problems(config: RunConfig) -> list[str]:
             (
                 config.distortion in ("ms-ssim", "mse"),
                 f"distortion {config.distortion!r}; one of ms-ssim, mse",
+            ),
+            (
+                config.edge_weight >= 0,
+                f"edge_weight is {config.edge_weight}; it must be 0 or more",
             ),
             (
                 not config.lmbdas or config.model.architecture == "picsnet-context",

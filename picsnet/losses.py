@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from picsnet.edge_presence import edge_disagreement
 from picsnet.ms_ssim import ms_ssim
 from picsnet.ntc.base import NTCOutput
 
@@ -17,7 +18,8 @@ class RateDistortion(NamedTuple):
 
     Attributes:
         loss: lmbda * distortion + bpp, the thing to minimise; means over the batch, all of them.
-        distortion: 1 - MS-SSIM, or 255^2 * MSE as compressai scales it (or their blend in warm-up).
+        distortion: 1 - MS-SSIM, or 255^2 * MSE as compressai scales it (or their blend in warm-up),
+            and the weighted edges beside it.
         bpp: estimated rate, bits a pixel of the map.
         streams: rate by stream, bits a pixel.
     """
@@ -44,13 +46,17 @@ class RateDistortionLoss(torch.nn.Module):
         lmbda: weight of the distortion; its meaning depends on the distortion.
         distortion: "ms-ssim" (the paper's, 1 - MS-SSIM on 0..1) or "mse" (255^2 * MSE).
         warmup: batches over which MSE gives way to MS-SSIM, linearly.
+        edge_weight: of `edge_disagreement`, added to the distortion.
     """
 
-    def __init__(self, lmbda: float, distortion: str, warmup: int = 0) -> None:
+    def __init__(
+        self, lmbda: float, distortion: str, warmup: int = 0, edge_weight: float = 0.0
+    ) -> None:
         super().__init__()
         if distortion not in ("ms-ssim", "mse"):
             raise ValueError(f"unknown distortion {distortion!r}")
         self.lmbda, self.distortion, self.warmup = lmbda, distortion, warmup
+        self.edge_weight = edge_weight
 
     def forward(
         self,
@@ -75,6 +81,9 @@ class RateDistortionLoss(torch.nn.Module):
         }
         bpp = torch.stack(list(streams.values())).sum(0)
         distortion = self._distortion(output.x_hat.float(), x.float(), step)
+        if self.edge_weight:
+            edges = edge_disagreement(output.x_hat.float(), x.float())
+            distortion = distortion + self.edge_weight * edges
         if lmbda is None:
             loss = self.lmbda * distortion + bpp
         else:

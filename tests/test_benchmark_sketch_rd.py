@@ -97,6 +97,67 @@ def test_report_figures_and_tables(
     assert "picsnet 4" in printed and "BD-rate" in printed and "| WebP |" in printed
 
 
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    small_maps: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    coded: list[tuple[str, str]] = []
+    stop_at = 7
+
+    def counted(picture: str, sketch: Any, edges: Any, point: Any, path: Path) -> Any:
+        if len(coded) == stop_at:
+            raise KeyboardInterrupt
+        coded.append((picture, point.name))
+        return code_one(picture, sketch, edges, point, path)
+
+    monkeypatch.setattr(sketch_rd, "code_one", counted)
+    monkeypatch.setattr(sketch_rd, "load_models", lambda *_: [StoredMap("2", "cpu")])
+    arguments = ["--maps", str(small_maps), "--codecs", "JPEG", "-q"]
+    out = tmp_path / "out"
+    rows = out / "rows.jsonl"
+    assert sketch_rd.main([*arguments, "-o", str(out)]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["rows.jsonl"]
+    with rows.open("a") as file:
+        file.write('["half a li')  # as SIGKILL would leave it
+    before, stop_at = list(coded), 1000
+    assert sketch_rd.main([*arguments, "-o", str(out)]) == 0
+    assert f"{len(before)} files were coded before" in capsys.readouterr().err
+    report = json.loads((out / "sketch_rd.json").read_text())
+    assert len(coded) == len(set(coded)) == len(report["rows"])
+    assert [(row["picture"], row["point"]) for row in report["rows"]] == coded
+    assert not rows.exists()
+
+
+def test_rows_of_other_code_or_maps_are_measured_anew(
+    small_maps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import kept_rows
+
+    rows = tmp_path / "rows.jsonl"
+    sketch = drawn_map(176, 200, seed=1)
+    maps, points = [("a.png", sketch)], [StoredMap("2", "cpu")]
+    calls: list[str] = []
+
+    def counted(*arguments: Any) -> Any:
+        calls.append("coded")
+        return code_one(*arguments)
+
+    def measured(about: str, pictures: Any = maps) -> int:
+        calls.clear()
+        with kept_rows.KeptRows(rows, about) as kept:
+            sketch_rd.code(pictures, points, kept, quiet=True)
+        return len(calls)
+
+    monkeypatch.setattr(sketch_rd, "code_one", counted)
+    assert [measured("one"), measured("one"), measured("another")] == [1, 0, 1]
+    assert measured("another", [("a.png", 255 - sketch)]) == 1
+    monkeypatch.setattr(points[0], "weights", "others", raising=False)
+    assert measured("another") == 1
+
+
 def test_rate_is_the_size_of_the_file_on_disk(tmp_path: Path) -> None:
     sketch = drawn_map(176, 200, seed=1)
     point = ClassicalPoint("JPEG", 5, 2)

@@ -50,6 +50,7 @@ def test_children_win_over_parents_and_overrides_over_both() -> None:
         (["optim.lr=fast"], ["optim.lr"]),
         (["optim=3"], ["optim must be a mapping"]),
         (["lmbda=-1", "data.crop=100"], ["lmbda is -1", "data.crop is 100"]),
+        (["edge_weight=-0.1"], ["edge_weight is -0.1; it must be 0 or more"]),
         (["data.crop=128"], ["five scales"]),
         (["distortion=psnr"], ["ms-ssim, mse"]),
         (["data.photos=[a]"], ["one of the three"]),

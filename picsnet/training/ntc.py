@@ -37,8 +37,9 @@ class NTCModule(SteppedModule):
         torch.manual_seed(config.seed)  # initial weights are part of what a seed repeats
         network = network or build(config.model.architecture, config.model.options)
         super().__init__(network, config)
+        edge_weight = config.edge_weight if isinstance(config, NTCRunConfig) else 0.0
         self.criterion = RateDistortionLoss(
-            config.lmbda, config.distortion, config.distortion_warmup
+            config.lmbda, config.distortion, config.distortion_warmup, edge_weight
         )
         only = tuple(config.optim.only)
         self.main_parameters: list[nn.Parameter] = []
