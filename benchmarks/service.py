@@ -302,18 +302,25 @@ def counted(address: str) -> Counter[tuple[str, str]]:
     return Counter({(v, s): int(float(n)) for s, v, n in re.findall(pattern, text)})
 
 
+def gauges(address: str) -> dict[str, float]:
+    """The values of /metrics that have no labels, of one moment."""
+    text = httpx.get(f"{address}/metrics").text
+    return {name: float(v) for name, v in re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE)}
+
+
 def gauge(address: str, name: str) -> float:
     """A value of /metrics."""
-    text = httpx.get(f"{address}/metrics").text
-    found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
-    return float(found[1]) if found else float("nan")
+    return gauges(address).get(name, float("nan"))
 
 
 def settle(address: str, seconds: float = 60) -> None:
     """Wait until nothing is in work: those who hung up may have left something there."""
     end = time.monotonic() + seconds
     names = ("picsnet_in_work", "picsnet_queue_length", "picsnet_receiving", "picsnet_sending")
-    while any(gauge(address, name) for name in names) and time.monotonic() < end:
+    while time.monotonic() < end:
+        now = gauges(address)
+        if not any(now[name] for name in names):
+            return
         time.sleep(0.05)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,13 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 def _one_thread() -> None:
     """Small networks on contended cores are many times slower with more."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts_are_heard() -> None:
+    """Where the tests run in the background SIGINT is ignored, and that is inherited."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def drawn_map(height: int, width: int, seed: int, lines: int = 12) -> NDArray[np.uint8]:

@@ -10,7 +10,8 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.service import Service, bomb, gauge
+from benchmarks.service import Service, bomb, gauge, gauges
 from picsnet.bitstream import PicsFile, SketchLayer, read, write
 from picsnet.cli import main
 from picsnet.contents import contents
@@ -39,6 +40,25 @@ def png(picture: Image.Image, kind: str = "PNG") -> bytes:
 
 
 PHOTO = png(photograph(0))
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def until_counted(service: Service, *senders: object, **expected: int) -> None:
+    """Until so many are in each of these states; else what the senders got is told."""
+    end = time.monotonic() + 30
+    while True:
+        now = gauges(service.address)
+        counts = {state: int(now[f"picsnet_{state}"]) for state in expected}
+        if counts == expected:
+            return
+        assert time.monotonic() < end, (counts, senders, service.lines[-5:])
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -304,8 +324,7 @@ def test_a_request_can_be_followed_by_its_name(service: Service, client: httpx.C
         for name, wanted in (("first-one", "working"), ("second-1", "waiting")):
             threads.append(threading.Thread(target=send, args=(name,)))
             threads[-1].start()
-            while state(name)["state"] != wanted:
-                pass
+            until(lambda: state(name)["state"] == wanted)  # noqa: B023
         assert state("second-1")["place"] == 1 and state("first-one")["seconds"] >= 0
         assert state("first-one")["usual_seconds"] > 0  # others were done before
         again = client.post(query, content=PHOTO, headers={**RAW, "x-request-id": "second-1"})
@@ -361,11 +380,10 @@ def test_stopping_lets_work_end_and_refuses_what_waits(service: Service) -> None
     os.kill(worker, signal.SIGSTOP)
     try:
         threads = []
-        for name, gauge_name in (("first", "picsnet_in_work"), ("second", "picsnet_queue_length")):
+        for name, state in (("first", "in_work"), ("second", "queue_length")):
             threads.append(threading.Thread(target=send, args=(name,)))
             threads[-1].start()
-            while gauge(service.address, gauge_name) != 1:
-                pass
+            until_counted(service, answers, **{state: 1})
         service.process.send_signal(signal.SIGTERM)
         threads[1].join()
     finally:

@@ -198,8 +198,6 @@ def test_interruption_leaves_whole_maps_and_the_same_call_goes_on(
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         stderr=subprocess.PIPE,
         start_new_session=True,
-        # Where the tests run in the background, SIGINT is ignored, and that is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 120
