@@ -49,7 +49,7 @@ study-train: $(STAMP)
 	$(foreach l,$(LAMBDAS),$(BIN)/python train.py --config sketch_ntc_lambda$(l).yaml 'data.photos=[$(PHOTOS)]' output=$(RUNS) logging.group=$(STUDY) init_from=$(FIRST) optim.lr=6e-4 $(TRAIN) &&) true
 
 study-evaluate: $(STAMP)
-	$(BIN)/python evaluate.py --config eval_study.yaml 'codecs.sketch.ckpt=[$(CKPTS)]' 'codecs.PICS.ckpt=[$(CKPTS)]' output=$(RUNS) logging.group=$(STUDY) $(if $(DATA),'dataset.folder=[$(DATA)]') $(EVALUATE)
+	$(BIN)/python evaluate.py --config eval_study.yaml 'codecs.sketch.ckpt=[$(CKPTS)]' 'codecs.PICS.ckpt=[$(CKPTS)]' output=$(RUNS) logging.group=$(STUDY) $(if $(DATA),'dataset.folder=[$(DATA)]' 'dataset.name="$(notdir $(DATA:/=))"') $(EVALUATE)
 
 study-report: $(STAMP)
 	$(BIN)/picsnet report $(RUNS)/evaluation -o $(RUNS)/report

@@ -414,7 +414,9 @@ def load_weights(network: torch.nn.Module, spec: str | Path) -> None:
             network.load_state_dict(source.state_dict(), strict=True)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
+        # Lambdas are the configuration's own.
+        options = ", ".join(f"{k}: {v}" for k, v in card["options"].items() if k != "lambdas")
         raise CheckpointError(
-            f"init_from {spec}: is a {card['architecture']} with options {card['options']}, which "
-            f"does not fit the network of this run ({reason})"
+            f"init_from {spec}: does not fit the network of this run ({reason}); give this run its "
+            f"network: model.architecture={card['architecture']} 'model.options={{{options}}}'"
         ) from None

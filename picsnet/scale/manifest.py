@@ -38,7 +38,7 @@ COLUMNS = (
     "output",  # relative to the manifest's folder
     "status",  # OK or ERROR
     "error",  # one line, or null
-    "width",  # of the picture, pixels; this and what follows is null after an error
+    "width",  # of the picture, pixels; null after an error, as what is of the file
     "height",
     "bytes",  # of the file
     "bpp",  # 8 x bytes / (width x height)
