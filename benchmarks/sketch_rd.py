@@ -310,7 +310,7 @@ def measure(options: argparse.Namespace, kept: KeptRows) -> dict[str, Any]:
         "points": [asdict(summary) for summary in summaries],
         "bd_rate": compare(summaries),
         "at_the_papers_quality": at_quality_of_paper(summaries),
-        "prediction": predictions(maps, points),
+        "prediction": predictions(maps, points, options.quiet),
         "rows": [asdict(row) for row in rows],
     }
 
@@ -525,7 +525,7 @@ def at_quality_of_paper(
 
 
 def predictions(
-    maps: Sequence[tuple[str, Map]], points: Sequence[Point]
+    maps: Sequence[tuple[str, Map]], points: Sequence[Point], quiet: bool
 ) -> dict[str, float] | None:
     """How far bytes of symbols are from what the network's likelihoods say, over all files.
 
@@ -533,13 +533,9 @@ def predictions(
         ``excess_bytes``: the largest difference over the 1.5 % that are allowed;
         ``mean_per_cent``: of the difference; ``files``: how many. None without models of ours.
     """
-    pairs = [
-        pair
-        for point in points
-        if isinstance(point, ModelPoint)
-        for _, sketch in maps
-        if (pair := point.predicted(sketch)) is not None
-    ]
+    todo = [(p, sketch) for p in points if isinstance(p, ModelPoint) for _, sketch in maps]
+    bar = tqdm(todo, desc="predicting", unit="file", disable=quiet or not todo)
+    pairs = [pair for point, sketch in bar if (pair := point.predicted(sketch)) is not None]
     if not pairs:
         return None
     predicted, spent = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
