@@ -5,7 +5,9 @@
 codes each photograph with text, sketch and the decoder that ships, decodes the file, and compares
 with opponents that get as many bytes: AVIF and WebP at low qualities and downscaled (the best by
 MS-SSIM of those that fit, or the smallest file if none does), and the picture's mean colour; and
-with the decoder itself without text, without sketch, and with another picture's sketch. Writes
+with the decoder itself without text, without sketch, and with another picture's sketch. What these
+are worth is told by pictures of one candidate each, since to choose among several favours what they
+were chosen by. Writes
 ``mini.json`` and ``contact_sheet.jpg`` (original, decoded sketch, decoded photograph) to
 ``out/mini``.
 
@@ -21,7 +23,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -34,11 +36,11 @@ from tqdm import tqdm
 
 from picsnet.decoder.diffusion import Drawing
 from picsnet.decoder.spec import MINI
-from picsnet.errors import PicsnetError
+from picsnet.errors import DataError, PicsnetError
 from picsnet.evaluation.edges import edge_agreement, thinned
-from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
+from picsnet.files import IMAGE_SUFFIXES, InputFile, atomic_write, expand_inputs
 from picsnet.images import load_rgb
-from picsnet.metrics import colour_error, map_ms_ssim
+from picsnet.metrics import MS_SSIM_SHORTEST_SIDE, colour_error, map_ms_ssim
 from picsnet.pics import PICS, Decoding, Encoding
 from picsnet.sketch import Sketcher, load_sketcher
 
@@ -46,6 +48,10 @@ Pixels = NDArray[np.uint8]
 
 SHEET_WIDTH = 288
 """Of a picture on the contact sheet, pixels."""
+SIZE_BYTES = 4
+"""That tell at which size an opponent's picture is shown."""
+ONE = "one candidate"
+"""Ours, but for the choice."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], Pixels]:
     """(report, contact sheet) of all photographs."""
-    paths = [item.path for item in expand_inputs(args.data, IMAGE_SUFFIXES)]
+    files = expand_inputs(args.data, IMAGE_SUFFIXES)
+    names = _names(files)
     codec = PICS.from_pretrained(
         args.ckpt,
         args.decoder,
@@ -97,23 +104,29 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], Pixels]:
         device=args.device,
     )
     sketcher = load_sketcher("bundled", codec.device)
-    photos = [load_rgb(path) for path in paths]
+    photos = [load_rgb(file.path) for file in files]
+    for file, photo in zip(files, photos, strict=True):
+        if min(photo.shape[:2]) < MS_SSIM_SHORTEST_SIDE:
+            raise DataError(
+                f"{file.path}: {photo.shape[1]}x{photo.shape[0]} is too small for MS-SSIM; leave "
+                f"out pictures with sides under {MS_SSIM_SHORTEST_SIDE} pixels"
+            )
     start = time.perf_counter()
     encodings = [codec.encode_parts([p])[0] for p in tqdm(photos, "encoding", disable=None)]
     encoded = time.perf_counter()
     decodings = [codec.decode_parts([e.data])[0] for e in tqdm(encodings, "decoding", disable=None)]
     decoded = time.perf_counter()
     rows: list[Row] = []
-    for index, path in enumerate(tqdm(paths, "comparing", disable=None)):
+    for index, name in enumerate(tqdm(names, "comparing", disable=None)):
         photo, encoding = photos[index], encodings[index]
-        judge = Judge(path.stem, photo, encoding, sketcher)
-        wrong = _sketch_of_another(encodings, index)
-        for name, size, picture in (
+        judge = Judge(name, photo, encoding, sketcher)
+        wrong = _sketch_of_another(encodings, index) if len(encodings) > 1 else None
+        for opponent, size, picture in (
             ("picsnet", len(encoding.data), decodings[index].picture),
-            *_ablations(codec, encoding, decodings[index], wrong),
+            *_ablations(codec, encoding, wrong),
             *_opponents(photo, len(encoding.data)),
         ):
-            rows.append(judge.row(name, size, picture))
+            rows.append(judge.row(opponent, size, picture))
     report = {
         "decoder": args.decoder,
         "ckpt": args.ckpt,
@@ -121,7 +134,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], Pixels]:
         "encode_seconds": (encoded - start) / len(photos),
         "decode_seconds": (decoded - encoded) / len(photos),
         "layers": _mean_layers(encodings),
-        "prompts": {p.stem: e.prompt for p, e in zip(paths, encodings, strict=True)},
+        "prompts": {name: e.prompt for name, e in zip(names, encodings, strict=True)},
         "helps": {
             "text, by colour error": _wins(rows, "no text", "colour_error", lower=True),
             "sketch, by sketch F": _wins(rows, "no sketch", "sketch_f", lower=False),
@@ -158,17 +171,26 @@ class Judge:
         return thinned(self._sketcher(picture))
 
 
+def _names(files: Sequence[InputFile]) -> list[str]:
+    """Of pictures, short where that tells them apart."""
+    short = [file.path.stem for file in files]
+    return short if len(set(short)) == len(short) else [str(file.path) for file in files]
+
+
 def _ablations(
-    codec: PICS, encoding: Encoding, decoding: Decoding, wrong: Pixels
+    codec: PICS, encoding: Encoding, wrong: Pixels | None
 ) -> Iterator[tuple[str, int, Pixels]]:
-    """The decoder without one of its inputs; bytes are those of the whole file."""
+    """The first candidate, and what it is without one of its inputs; bytes are the whole file's."""
     sketch = encoding.decoded_sketch
-    for name, ids, shown in (
+    drawings = [
+        (ONE, encoding.ids, sketch),
         ("no text", [], sketch),
         ("no sketch", encoding.ids, None),
-        ("wrong sketch", encoding.ids, wrong),
-    ):
-        drawing = Drawing(ids, shown, encoding.candidate)
+    ]
+    if wrong is not None:
+        drawings.append(("wrong sketch", encoding.ids, wrong))
+    for name, ids, shown in drawings:
+        drawing = Drawing(ids, shown, 0)
         sizes = codec.decoder.sizes(encoding.width, encoding.height)
         drawn = codec.decoder.draw([drawing], sizes)[0]
         full = Image.fromarray(drawn).resize(
@@ -190,7 +212,7 @@ def _opponents(photo: Pixels, budget: int) -> Iterator[tuple[str, int, Pixels]]:
     for codec in ("AVIF", "WEBP"):
         yield (codec.replace("WEBP", "WebP"), *_classical(photo, codec, budget))
     mean = photo.reshape(-1, 3).mean(0).round().astype(np.uint8)
-    yield "mean colour", 3, np.broadcast_to(mean, photo.shape).copy()
+    yield "mean colour", 3 + SIZE_BYTES, np.broadcast_to(mean, photo.shape).copy()
 
 
 def _classical(photo: Pixels, codec: str, budget: int) -> tuple[int, Pixels]:
@@ -204,7 +226,7 @@ def _classical(photo: Pixels, codec: str, budget: int) -> tuple[int, Pixels]:
         for quality in (0, 5, 10, 20, 35, 50, 70):
             buffer = BytesIO()
             small.save(buffer, codec, quality=quality)
-            tried.append((len(buffer.getvalue()) + 4, buffer))  # the size to show it at
+            tried.append((len(buffer.getvalue()) + SIZE_BYTES, buffer))
     fitting = [one for one in tried if one[0] <= budget] or [min(tried, key=lambda one: one[0])]
     best: tuple[float, int, Pixels] | None = None
     for size, buffer in fitting:
@@ -227,12 +249,13 @@ def _mean_layers(encodings: list[Encoding]) -> dict[str, float]:
 
 
 def _wins(rows: list[Row], opponent: str, measure: str, lower: bool) -> str:
-    ours = {row.picture: getattr(row, measure) for row in rows if row.opponent == "picsnet"}
+    """Of how many pictures one candidate is better than its like without an input."""
+    ours = {row.picture: getattr(row, measure) for row in rows if row.opponent == ONE}
     theirs = {row.picture: getattr(row, measure) for row in rows if row.opponent == opponent}
     better = sum(
-        (ours[name] < theirs[name]) if lower else (ours[name] > theirs[name]) for name in ours
+        (ours[name] < theirs[name]) if lower else (ours[name] > theirs[name]) for name in theirs
     )
-    return f"{better} of {len(ours)}"
+    return f"{better} of {len(theirs)}"
 
 
 def contact_sheet(

@@ -107,7 +107,7 @@ class ModelPoint:
         self.name = f"{self.codec} {Path(model.name).name}"
         if quality != model.quality or "model" not in model.card:
             self.name += f" at {self.lmbda:g}"
-        self.weights = model.fingerprint.hex()
+        self.weights = _digest(model)
         own = None if quality == model.quality else quality / model.network.QUALITY_STEPS
         self._codec = SketchCodec(model, own, effort)
 
@@ -131,6 +131,14 @@ class ModelPoint:
             return None
         spent = layer_bytes(self._codec.encode_map(sketch))["sketch"]
         return self._codec.predicted_bits(sketch) / 8, spent
+
+
+def _digest(model: SketchModel) -> str:
+    """Of all weights; the fingerprint is of what a receiver computes with alone."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.network.state_dict().items()):
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class PaperPoint:
@@ -256,7 +264,12 @@ def main(arguments: list[str] | None = None) -> int:
     from benchmarks.kept_rows import KeptRows, code_stamp
 
     try:
-        about = {"code": code_stamp(), "device": options.device, "versions": versions()}
+        about = {
+            "code": code_stamp(),
+            "data": str((options.data or options.maps).resolve()),
+            "device": options.device,
+            "versions": versions(),
+        }
         with KeptRows(options.output / "rows.jsonl", about) as kept:
             if len(kept):
                 print(f"sketch_rd: goes on; {len(kept)} files were coded before", file=sys.stderr)

@@ -24,10 +24,12 @@ from benchmarks.sketch_rd import (
     code_one,
     compare,
 )
+from picsnet.checkpoints import load_model
 from picsnet.classical import ClassicalPoint
 from picsnet.evaluation.edges import thinned
 from tests.conftest import REPOSITORY, drawn_map
 from tests.test_checkpoints import lightning_checkpoint
+from tests.vectors import FOLDER as VECTORS
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +158,14 @@ def test_rows_of_other_code_or_maps_are_measured_anew(
     assert measured("another", [("a.png", 255 - sketch)]) == 1
     monkeypatch.setattr(points[0], "weights", "others", raising=False)
     assert measured("another") == 1
+
+
+def test_a_model_is_known_by_its_encoder_too() -> None:
+    model = load_model(VECTORS / "picsnet-context")
+    before = sketch_rd.ModelPoint(model, model.quality, 0).weights
+    with torch.no_grad():
+        next(model.network.g_a.parameters()).add_(1)
+    assert sketch_rd.ModelPoint(model, model.quality, 0).weights != before
 
 
 def test_rate_is_the_size_of_the_file_on_disk(tmp_path: Path) -> None:
