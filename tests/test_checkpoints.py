@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from picsnet import shipped
 from picsnet.checkpoints import (
@@ -223,6 +224,20 @@ def test_a_network_for_one_lambda_starts_from_one_for_a_range(
     assert torch.allclose(expected.x_hat, found.x_hat, atol=tolerance)
     bits = [-sum(float(v.log2().sum()) for v in o.likelihoods.values()) for o in (expected, found)]
     assert bits[0] == pytest.approx(bits[1], rel=tolerance)
+
+
+def test_a_deeper_networks_error_says_what_to_give_the_run(tmp_path: Path) -> None:
+    deep = {**RANGE, "analysis": [1, 1, 2]}
+    card = {"architecture": "picsnet-context", "options": deep, "lmbda": 0.5}
+    export(build("picsnet-context", deep), card, tmp_path / "deep")
+    one = build("picsnet-context", {**RANGE, "lambdas": [0.5]})
+    with pytest.raises(CheckpointError, match="has more blocks than this network") as caught:
+        load_weights(one, tmp_path / "deep")
+    architecture, options = str(caught.value).split("model.architecture=")[1].split(" ", 1)
+    given = OmegaConf.from_dotlist([options.strip("'")])["model"]["options"]
+    told = OmegaConf.to_container(given)
+    assert isinstance(told, dict) and "lambdas" not in told
+    load_weights(build(architecture, {**told, "lambdas": [0.5]}), tmp_path / "deep")
 
 
 @pytest.mark.parametrize(

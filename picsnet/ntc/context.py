@@ -544,6 +544,8 @@ def _adopt(ours: nn.Sequential, theirs: nn.Sequential) -> None:
             nn.init.zeros_(layer.conv2.bias)
             continue
         source = left.pop(0)
+        if isinstance(source, ResidualBlock) and not isinstance(layer, ResidualBlock):
+            raise ValueError("it has more blocks than this network")
         try:
             layer.load_state_dict(source.state_dict())
         except RuntimeError as error:
