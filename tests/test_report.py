@@ -84,8 +84,8 @@ def test_everything_the_page_names_is_in_the_folder(tmp_path: Path, run: Path) -
 
 
 def test_still_figures_of_the_same_points_are_the_same_files(tmp_path: Path) -> None:
-    value = {"mean": 0.3, "low": 0.2, "high": 0.4}
-    points = [{"codec": "a$b$ <c>", "bpp": {"mean": 0.01}, "measures": {"lpips": value}}]
+    value = {"mean": 0.3, "low": 0.2, "high": 0.4, "bpp": 0.01}
+    points = [{"codec": "a$b$ <c>", "measures": {"lpips": value}}]
     measures = {"lpips": {"label": "LPIPS", "unit": "", "higher_is_better": False}}
     files = [
         draw_figures(points, measures, load_published(), "Kodak", tmp_path / name)["lpips"]
@@ -281,6 +281,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "another JSON": lambda run: (run / "summary.json").write_text("[]"),
     "no points": lambda run: _edit_summary(run, lambda summary: summary.pop("points")),
     "no rate": lambda run: _edit_summary(run, lambda summary: summary["points"][0].pop("bpp")),
+    "an earlier version's": lambda run: _edit_summary(
+        run, lambda summary: summary["points"][0]["measures"]["psnr"].pop("of")
+    ),
     "no column": _lacking_column,
     "no text": lambda run: (run / "rows.csv").write_bytes(b"\xff\xfe\x00"),
     "no number": lambda run: _edit_rows(run, lambda row: row.update(bytes="many")),

@@ -212,6 +212,12 @@ def test_points_are_told_of_by_pointer_and_by_keys(opened: Any) -> None:
     assert page.locator("#tip").is_hidden()
 
 
+def test_means_say_of_how_many_pictures_they_are(opened: Any) -> None:
+    page = opened().page
+    assert page.inner_text("#means-table th >> nth=2") == "pictures"
+    assert page.inner_text("#means-table tbody tr >> nth=0 >> td >> nth=2") == "2"
+
+
 def test_bd_rates_are_tables(opened: Any) -> None:
     page = opened().page
     page.select_option("#bd-measure", label="MS-SSIM, in dB")

@@ -12,16 +12,20 @@
                  "bytes", "layers": {name: mean bytes},
                  "encode_seconds", "decode_seconds" (medians),
                  "bpp": {"mean", "low", "high"},
-                 "measures": {"psnr": {"mean", "low", "high"}}}]}
+                 "measures": {"psnr": {"mean", "low", "high", "pictures", "bpp", "of"}}}]}
 
-``low`` and ``high`` bound a 95 % bootstrap interval over pictures; null where there is none.
+``low`` and ``high`` bound a 95 % bootstrap interval over pictures; null where there is none. A
+measure may be of fewer ``pictures`` than its point: its ``bpp`` is the mean over just these, and is
+what it is drawn against; ``of`` is the same for the same pictures, by name.
 ``compressai/NAME.json`` has one codec each: ``{"name", "description", "results": {"bpp": [...],
 "psnr-rgb": [...], "ms-ssim-rgb": [...], "encoding_time": [...], "decoding_time": [...], ...}}``,
-one entry a setting, as CompressAI's ``compressai.utils.bench`` and ``plot`` read.
+one entry a setting, as CompressAI's ``compressai.utils.bench`` and ``plot`` read. There is one rate
+for all measures there, so those that some of a point's pictures lack are left out.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +80,8 @@ def summarise(
     if wanted and rows:
         reasons, warnings = _add_sets(points, rows, wanted, config, run)
         left_out |= reasons
+    for point in points:
+        _add_pictures(point, rows, config.measures.patch)
     for name in config.measures.names:
         have = [row for row in rows if row.decoded] if MEASURES[name].scope == "picture" else []
         have = [row for row in have if not _failed(row, failures)]
@@ -129,7 +135,14 @@ def in_compressai_shape(
 ) -> dict[str, Any]:
     """A codec's points, by rising rate, as CompressAI's tools write and plot them."""
     ordered = sorted(points, key=lambda point: point["bpp"]["mean"])
-    common = [name for name in MEASURES if all(name in point["measures"] for point in ordered)]
+    common = [
+        name
+        for name in MEASURES
+        if all(
+            name in point["measures"] and point["measures"][name]["pictures"] == point["pictures"]
+            for point in ordered
+        )
+    ]
     results: dict[str, list[Any]] = {
         "bpp": [point["bpp"]["mean"] for point in ordered],
         **{
@@ -171,6 +184,25 @@ def _point(rows: list[Row], config: EvaluationConfig) -> dict[str, Any]:
         "bpp": interval([row.bpp for row in rows]),
         "measures": measures,
     }
+
+
+def _add_pictures(point: dict[str, Any], rows: Sequence[Row], patch: int) -> None:
+    """To each measure of a point: of how many pictures it is, of which, and their mean rate."""
+    own = [row for row in rows if (row.codec, row.setting) == (point["codec"], point["setting"])]
+    for name, value in point["measures"].items():
+        some = [row for row in own if _has(row, name, patch)]
+        names = json.dumps(sorted(row.picture for row in some))
+        value["pictures"] = len(some)
+        value["bpp"] = statistics.fmean(row.bpp for row in some)
+        value["of"] = hashlib.sha256(names.encode()).hexdigest()[:12]
+
+
+def _has(row: Row, name: str, patch: int) -> bool:
+    """Whether a row's picture is in the mean of a measure, or in the set that it is of."""
+    if MEASURES[name].scope != "set":
+        return name in row.measures
+    whole = not name.endswith("_patches") or min(row.width, row.height) >= patch
+    return row.decoded is not None and whole
 
 
 def bootstrap(values: Sequence[float], resamples: int, seed: int) -> dict[str, float | None]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
 from typing import Any
 
 from picsnet.metrics import bd_rate, ms_ssim_db, upper_hull
 
 FEWEST_POINTS = 2
+OTHER_PICTURES = "not of the same pictures"
 _NEARLY_ONE = 1 - 1e-9  # so that identical pictures have decibels too
 
 Curve = tuple[list[float], list[float]]
@@ -20,7 +22,9 @@ def bd_rates(
 
     Of every codec the upper hull is compared: at every rate its best setting. MS-SSIM is compared
     on its values and in decibels; the two weigh qualities differently. Measures of which less is
-    better are turned round. Codecs with fewer than two settings have no curve and no entry.
+    better are turned round. Codecs with fewer than two settings have no curve and no entry. Curves
+    that are not of the same pictures throughout have no BD-rate: one hard picture more or less
+    moves a curve further than codecs differ.
 
     Args:
         points: of one dataset, as in ``summary.json``.
@@ -37,16 +41,23 @@ def bd_rates(
     found = []
     for name, measure in measures.items():
         for scale in ("values", "dB") if name.endswith("ms_ssim") else ("values",):
+            owns = {codec: _with_measure(points, codec, name) for codec in codecs}
+            owns = {codec: own for codec, own in owns.items() if len(own) >= FEWEST_POINTS}
             curves = {
                 codec: _curve(own, name, measure["higher_is_better"], scale)
-                for codec in codecs
-                if len(own := _with_measure(points, codec, name)) >= FEWEST_POINTS
+                for codec, own in owns.items()
+            }
+            of = {
+                codec: {point["measures"][name]["of"] for point in own}
+                for codec, own in owns.items()
             }
             found += [
-                {"measure": name, "scale": scale, **_compared(anchor, codec, curves)}
-                for anchor in curves
-                for codec in curves
-                if anchor != codec
+                {
+                    "measure": name,
+                    "scale": scale,
+                    **_compared(anchor, codec, curves, alike=len(of[anchor] | of[codec]) == 1),
+                }
+                for anchor, codec in permutations(curves, 2)
             ]
     return found
 
@@ -55,14 +66,16 @@ def _with_measure(points: Sequence[dict[str, Any]], codec: str, name: str) -> li
     return [
         point
         for point in points
-        if point["codec"] == codec and name in point["measures"] and point["bpp"]["mean"] > 0
+        if point["codec"] == codec
+        and name in point["measures"]
+        and point["measures"][name]["bpp"] > 0
     ]
 
 
 def _curve(
     points: Sequence[dict[str, Any]], name: str, higher_is_better: bool, scale: str
 ) -> Curve:
-    rates = [point["bpp"]["mean"] for point in points]
+    rates = [point["measures"][name]["bpp"] for point in points]
     values = [point["measures"][name]["mean"] for point in points]
     quality = values if higher_is_better else [-value for value in values]
     hull = upper_hull(rates, quality)
@@ -71,12 +84,12 @@ def _curve(
     return [rates[i] for i in hull], [quality[i] for i in hull]
 
 
-def _compared(anchor: str, codec: str, curves: dict[str, Curve]) -> dict[str, Any]:
+def _compared(anchor: str, codec: str, curves: dict[str, Curve], alike: bool) -> dict[str, Any]:
     result = bd_rate(*curves[anchor], *curves[codec])
     return {
         "anchor": anchor,
         "codec": codec,
-        "percent": result.percent,
+        "percent": result.percent if alike else None,
         "overlap": result.overlap,
-        "reason": result.reason,
+        "reason": result.reason if alike else OTHER_PICTURES,
     }

@@ -62,14 +62,13 @@ def _draw_codecs(
 ) -> None:
     for codec, style in series.items():
         own = [p for p in points if p["codec"] == codec and name in p["measures"]]
-        own.sort(key=lambda point: point["bpp"]["mean"])
         if not own:
             continue
-        values = [point["measures"][name] for point in own]
+        values = sorted((point["measures"][name] for point in own), key=lambda v: v["bpp"])
         low = [v["mean"] - v["low"] if v["low"] is not None else 0 for v in values]
         high = [v["high"] - v["mean"] if v["high"] is not None else 0 for v in values]
         axes.errorbar(
-            [point["bpp"]["mean"] for point in own],
+            [v["bpp"] for v in values],
             [v["mean"] for v in values],
             yerr=[low, high],
             label=visible(codec),

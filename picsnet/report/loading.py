@@ -70,7 +70,8 @@ def _load(folder: Path) -> Run:
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise DataError(
-            f"{folder / name}: is damaged ({what}); run picsnet evaluate again"
+            f"{folder / name}: is damaged, or of an earlier version ({what}); run picsnet evaluate "
+            "again"
         ) from None
 
 
@@ -105,7 +106,12 @@ def _checked_point(
             # PSNR of pictures that came back exactly, for one.
             lost.append(f"{name} of {point['codec']}, {point['setting']}: has no finite mean")
         else:
-            kept[name] = _interval(value)
+            kept[name] = {
+                **_interval(value),
+                "pictures": int(value["pictures"]),
+                "bpp": float(value["bpp"]),
+                "of": str(value["of"]),
+            }
     return {
         **point,
         "bytes": float(point["bytes"]),

@@ -19,6 +19,7 @@
     const about = data.measures[measure];
     return about.label + (about.unit ? ` (${about.unit})` : "");
   }
+  const counted = (pictures) => `${pictures} ${pictures === 1 ? "picture" : "pictures"}`;
   const unique = (items) => [...new Set(items)];
   const here = (items) => items.filter((item) => item.dataset === dataset);
 
@@ -76,8 +77,10 @@
 
   const publishedOf = (measure) => data.published.filter((p) => p.metric === measure
     && !hidden.has(`published ${p.system}`) && (p.on.includes(dataset) || byId("foreign").checked));
+  // Each measure is drawn against the rate of the pictures that have it.
+  const rateOf = (measure) => (p) => p.measures[measure].bpp;
   const pointsOf = (measure) => here(data.points).filter((p) => measure in p.measures
-    && p.bpp.mean > 0);
+    && rateOf(measure)(p) > 0);
   const bounds = ({ mean, low, high }) => [mean, low ?? mean, high ?? mean];
 
   function chart(measure) {
@@ -106,8 +109,8 @@
   }
 
   function drawing(measure, points, published) {
-    const about = data.measures[measure];
-    const xs = [...points.map((p) => p.bpp.mean), ...published.map((p) => p.bpp)];
+    const about = data.measures[measure], rate = rateOf(measure);
+    const xs = [...points.map(rate), ...published.map((p) => p.bpp)];
     const ys = [...points.flatMap((p) => bounds(p.measures[measure])),
       ...published.map((p) => p.value)];
     const x0 = Math.log10(Math.min(...xs) / 1.25), x1 = Math.log10(Math.max(...xs) * 1.25);
@@ -121,11 +124,11 @@
     const marks = [], names = [];
     for (const codec of codecs) {
       const own = points.filter((p) => p.codec === codec)
-        .sort((a, b) => a.bpp.mean - b.bpp.mean);
+        .sort((a, b) => rate(a) - rate(b));
       svg.append(element("polyline", { ...lineOf(codec),
-        points: own.map((p) => `${X(p.bpp.mean)},${Y(p.measures[measure].mean)}`).join(" ") }));
+        points: own.map((p) => `${X(rate(p))},${Y(p.measures[measure].mean)}`).join(" ") }));
       for (const p of own) {
-        const v = p.measures[measure], x = X(p.bpp.mean), y = Y(v.mean);
+        const v = p.measures[measure], x = X(rate(p)), y = Y(v.mean);
         let range = "";
         if (v.low !== null) {
           svg.append(element("line", { class: "bar95", x1: x, x2: x, y1: Y(v.low), y2: Y(v.high),
@@ -133,7 +136,9 @@
           range = ` (${shown(v.low)} to ${shown(v.high)})`;
         }
         marks.push({ x, y, node: codecMark(codec, x, y), text: `${codec}, ${p.setting}\n` +
-          `${number(p.bpp.mean, 5)} bpp, ${number(p.bytes, 0)} bytes\n` +
+          `${number(v.bpp, 5)} bpp, ` +
+          (v.pictures === p.pictures ? `${number(p.bytes, 0)} bytes, ` : "") +
+          `${counted(v.pictures)}\n` +
           `${about.label} ${shown(v.mean)}${range}` });
       }
     }
@@ -250,13 +255,14 @@
   function chartTable(measure, points, published) {
     const lines = [...points.map((p) => {
       const v = p.measures[measure];
-      return [p.codec, p.setting, number(p.bpp.mean, 5), shown(v.mean),
+      return [p.codec, p.setting, String(v.pictures), number(v.bpp, 5), shown(v.mean),
         v.low === null ? "" : `${shown(v.low)} to ${shown(v.high)}`];
     }), ...published.map((p) =>
-      [p.system, `published, ${p.dataset}`, String(p.bpp), String(p.value), ""])];
+      [p.system, `published, ${p.dataset}`, "", String(p.bpp), String(p.value), ""])];
     return element("div", { class: "scroll tall", role: "region", tabindex: 0,
       "aria-label": `${named(measure)} as a table` },
-    table(["codec", "setting", "bpp", data.measures[measure].label, "95 % interval"], lines, 2));
+    table(["codec", "setting", "pictures", "bpp", data.measures[measure].label, "95 % interval"],
+      lines, 2));
   }
 
   function drawCharts() {
@@ -299,10 +305,12 @@
   function drawMeans() {
     const points = here(data.points);
     const measures = Object.keys(data.measures).filter((m) => points.some((p) => m in p.measures));
-    const lines = points.map((p) => [p.codec, p.setting, number(p.bytes, 0), number(p.bpp.mean, 5),
-      ...measures.map((m) => shown(p.measures[m]?.mean)), number(p.encode_seconds, 2),
-      number(p.decode_seconds, 2)]);
-    byId("means-table").replaceChildren(table(["codec", "setting", "bytes", "bpp",
+    const cell = (p, v) => (!v ? ""
+      : shown(v.mean) + (v.pictures === p.pictures ? "" : ` (of ${v.pictures})`));
+    const lines = points.map((p) => [p.codec, p.setting, String(p.pictures), number(p.bytes, 0),
+      number(p.bpp.mean, 5), ...measures.map((m) => cell(p, p.measures[m])),
+      number(p.encode_seconds, 2), number(p.decode_seconds, 2)]);
+    byId("means-table").replaceChildren(table(["codec", "setting", "pictures", "bytes", "bpp",
       ...measures.map((m) => data.measures[m].label), "encode, s", "decode, s"], lines, 2));
   }
 

@@ -1,0 +1,95 @@
+"""The summary of an evaluation's rows: over which pictures its means and rates are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picsnet.evaluation.config import DatasetConfig, EvaluationConfig, MeasuresConfig
+from picsnet.evaluation.rows import Row
+from picsnet.evaluation.summary import in_compressai_shape, summarise
+from picsnet.report.comparing import bd_rates
+
+SETTINGS = ("q1", "q2", "q3")
+PICTURES = {"easy": (50, 35.0), "middling": (100, 28.0), "hard": (300, 18.0)}
+
+
+def _row(picture: str, codec: str, setting: str, size: int, **measures: float) -> Row:
+    return Row(
+        dataset="mine",
+        picture=picture,
+        width=64,
+        height=64,
+        codec=codec,
+        setting=setting,
+        lmbda=None,
+        bytes=size,
+        bpp=8 * size / 64**2,
+        original=f"originals/{picture}.png",
+        file="coded",
+        decoded="decoded.png",
+        sketch=None,
+        decoded_sketch=None,
+        prompt=None,
+        seed=None,
+        encode_seconds=1.0,
+        decode_seconds=1.0,
+        measures=measures,
+    )
+
+
+def _codec(codec: str, *, without: str = "") -> list[Row]:
+    return [
+        _row(picture, codec, setting, size * (step + 1), psnr=quality + 3 * step)
+        for step, setting in enumerate(SETTINGS)
+        for picture, (size, quality) in PICTURES.items()
+        if picture != without
+    ]
+
+
+def _summary(tmp_path: Path, rows: list[Row], *names: str) -> dict[str, Any]:
+    config = EvaluationConfig(
+        name="small",
+        dataset=DatasetConfig(name="mine"),
+        measures=MeasuresConfig(names=list(names), resamples=0),
+    )
+    return summarise(config, rows, [], tmp_path, {})
+
+
+def test_a_measures_rate_is_over_the_pictures_that_have_it(tmp_path: Path) -> None:
+    rows = [
+        _row("large", "A", "q", 300, psnr=20.0, ms_ssim=0.5),
+        _row("tiny", "A", "q", 100, psnr=30.0),
+    ]
+    summary = _summary(tmp_path, rows, "psnr", "ms_ssim")
+    (point,) = summary["points"]
+    psnr, ms_ssim = point["measures"]["psnr"], point["measures"]["ms_ssim"]
+    assert point["pictures"] == psnr["pictures"] == 2 and ms_ssim["pictures"] == 1
+    assert psnr["bpp"] == pytest.approx(point["bpp"]["mean"]) == pytest.approx(8 * 200 / 64**2)
+    assert ms_ssim["bpp"] == pytest.approx(8 * 300 / 64**2)
+    assert psnr["of"] != ms_ssim["of"]
+    # CompressAI's shape has one rate a point: that of all of its pictures.
+    results = in_compressai_shape("A", [point], "mine")["results"]
+    assert results["psnr-rgb"] == [25.0] and "ms-ssim-rgb" not in results
+
+
+def test_curves_of_other_pictures_have_no_bd_rate(tmp_path: Path) -> None:
+    whole, lacking = _codec("whole"), _codec("lacking", without="hard")
+    summary = _summary(tmp_path, [*whole, *lacking, *_codec("again", without="hard")], "psnr")
+    rates = {
+        (rate["codec"], rate["anchor"]): rate
+        for rate in bd_rates(summary["points"], summary["measures"])
+    }
+    for pair in (("lacking", "whole"), ("whole", "again")):
+        assert rates[pair]["percent"] is None
+        assert rates[pair]["reason"] == "not of the same pictures"
+    assert rates["lacking", "again"]["percent"] == pytest.approx(0)
+
+
+def test_a_curve_one_point_of_which_lacks_a_picture_has_no_bd_rate(tmp_path: Path) -> None:
+    rows = [r for r in _codec("B") if (r.picture, r.setting) != ("hard", "q2")]
+    summary = _summary(tmp_path, [*_codec("A"), *rows], "psnr")
+    rates = bd_rates(summary["points"], summary["measures"])
+    assert [rate["reason"] for rate in rates] == ["not of the same pictures"] * 2
