@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,15 @@ def _codec(codec: str, *, without: str = "") -> list[Row]:
     ]
 
 
-def _summary(tmp_path: Path, rows: list[Row], *names: str) -> dict[str, Any]:
+def _summary(
+    tmp_path: Path, rows: list[Row], *names: str, left_out: dict[str, str] | None = None
+) -> dict[str, Any]:
     config = EvaluationConfig(
         name="small",
         dataset=DatasetConfig(name="mine"),
         measures=MeasuresConfig(names=list(names), resamples=0),
     )
-    return summarise(config, rows, [], tmp_path, {})
+    return summarise(config, rows, [], tmp_path, left_out or {})
 
 
 def test_a_measures_rate_is_over_the_pictures_that_have_it(tmp_path: Path) -> None:
@@ -93,3 +96,34 @@ def test_a_curve_one_point_of_which_lacks_a_picture_has_no_bd_rate(tmp_path: Pat
     summary = _summary(tmp_path, [*_codec("A"), *rows], "psnr")
     rates = bd_rates(summary["points"], summary["measures"])
     assert [rate["reason"] for rate in rates] == ["not of the same pictures"] * 2
+
+
+def test_pictures_that_are_too_small_are_counted_once(tmp_path: Path) -> None:
+    rows = [
+        _row("large", "A", setting, 300, psnr=20.0, colour_error=3.0, ms_ssim=0.5)
+        for setting in SETTINGS
+    ]
+    rows += [
+        _row(name, "A", setting, 300, psnr=20.0) for setting in SETTINGS for name in ("s", "t")
+    ]
+    rows += [
+        replace(
+            _row(name, "sketch", "q", 9, **measures),
+            decoded=None,
+            sketch="sketch.png",
+            decoded_sketch="decoded_sketch.png",
+        )
+        for name, measures in (("large", {"sketch_ms_ssim": 0.9}), ("s", {}))
+    ]
+    names = ("psnr", "colour_error", "ms_ssim", "sketch_ms_ssim")
+    left_out = {"colour_error": "cannot be had today"}  # and two have no value of another day
+    assert _summary(tmp_path, rows, *names, left_out=left_out)["warnings"] == [
+        "ms_ssim: 2 of 3 pictures are too small for it and not in its means",
+        "sketch_ms_ssim: 1 of 2 pictures are too small for it and not in its means",
+    ]
+
+
+def test_a_measure_that_all_pictures_are_too_small_for_is_told_of(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, [_row("small", "A", "q", 9, psnr=20.0)], "psnr", "ms_ssim")
+    (warning,) = summary["warnings"]
+    assert warning.startswith("ms_ssim: 1 of 1 pictures")

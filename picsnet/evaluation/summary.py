@@ -83,11 +83,8 @@ def summarise(
     for point in points:
         _add_pictures(point, rows, config.measures.patch)
     for name in config.measures.names:
-        have = [row for row in rows if row.decoded] if MEASURES[name].scope == "picture" else []
-        have = [row for row in have if not _failed(row, failures)]
-        lack = sum(name not in row.measures for row in have)
-        if 0 < lack < len(have):
-            warnings.append(f"{name}: {lack} pictures are too small for it and not in its means")
+        if name not in left_out and MEASURES[name].scope != "set":
+            warnings += _too_small(name, rows, failures)
     measured = {name for point in points for name in point["measures"]}
     return {
         "name": config.name,
@@ -107,6 +104,17 @@ def summarise(
         },
         "points": points,
     }
+
+
+def _too_small(name: str, rows: Sequence[Row], failures: Sequence[Failure]) -> list[str]:
+    """Pictures that have no value of a measure that was taken of them."""
+    of_sketches = MEASURES[name].scope == "sketch"
+    coded = [row for row in rows if (row.decoded_sketch if of_sketches else row.decoded)]
+    taken = [row for row in coded if not _failed(row, failures)]
+    lack = {row.picture for row in taken if name not in row.measures}
+    count = len({row.picture for row in taken})
+    few = f"{name}: {len(lack)} of {count} pictures are too small for it and not in its means"
+    return [few] if lack else []
 
 
 def _failed(row: Row, failures: Sequence[Failure]) -> bool:
