@@ -15,6 +15,10 @@ import pytest
 from PIL import Image
 
 from picsnet.cli import main
+from picsnet.evaluation.config import DatasetConfig, EvaluationConfig
+from picsnet.evaluation.preparing import Failure
+from picsnet.evaluation.rows import save_rows
+from picsnet.evaluation.summary import save_summary, summarise
 from picsnet.report import writing
 from picsnet.report.figures import draw_figures
 from picsnet.report.published import load_published, same_dataset
@@ -308,3 +312,16 @@ def test_mistakes_are_one_line(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("picsnet: error: ")
     assert not (tmp_path / "report").is_dir()
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_run_that_failed_throughout_is_on_the_page(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "failed"
+    config = EvaluationConfig(name="failed", dataset=DatasetConfig(name="kodak"))
+    summary = summarise(config, [], [Failure("*", "WebP", "q5", "no space")], folder, {})
+    save_rows([], folder)
+    save_summary(summary, folder)
+    assert _report(tmp_path, folder) == 0
+    data = _data(tmp_path)
+    assert data["datasets"] == ["kodak"]
+    assert data["runs"][0]["failures"][0]["reason"] == "no space"

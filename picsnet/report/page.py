@@ -44,7 +44,8 @@ def gather(
     """
     points = _points(runs)
     measures = _measures(runs, published)
-    datasets = list(dict.fromkeys(point["dataset"] for point in points))
+    # Of the runs, not of the points: one that failed throughout has none, and says so.
+    datasets = list(dict.fromkeys(run.summary["dataset"]["name"] for run in runs))
     series = styles(point["codec"] for point in points)
     gallery, missing = copy_gallery(runs, folder, pictures, lossless)
     rates, note = _rates(points, measures, datasets)
