@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from picsnet.evaluation.config import DatasetConfig, EvaluationConfig, MeasuresConfig
 from picsnet.evaluation.rows import Row
-from picsnet.evaluation.summary import in_compressai_shape, summarise
+from picsnet.evaluation.summary import in_compressai_shape, save_summary, summarise
 from picsnet.report.comparing import bd_rates
 
 SETTINGS = ("q1", "q2", "q3")
@@ -127,3 +128,11 @@ def test_a_measure_that_all_pictures_are_too_small_for_is_told_of(tmp_path: Path
     summary = _summary(tmp_path, [_row("small", "A", "q", 9, psnr=20.0)], "psnr", "ms_ssim")
     (warning,) = summary["warnings"]
     assert warning.startswith("ms_ssim: 1 of 1 pictures")
+
+
+def test_codecs_that_are_no_more_have_no_file(tmp_path: Path) -> None:
+    for codecs in (("A", "an older name"), ("A",), ()):
+        rows = [row for codec in codecs for row in _codec(codec)]
+        save_summary(_summary(tmp_path, rows, "psnr"), tmp_path)
+        files = [json.loads(path.read_text()) for path in (tmp_path / "compressai").iterdir()]
+        assert sorted(file["name"] for file in files) == sorted(codecs)

@@ -126,7 +126,7 @@ def _failed(row: Row, failures: Sequence[Failure]) -> bool:
 
 
 def save_summary(summary: Mapping[str, Any], run: Path) -> None:
-    """``summary.json`` and one file a codec in CompressAI's shape."""
+    """``summary.json`` and one file a codec in CompressAI's shape; earlier codecs' files go."""
     with atomic_write(run / SUMMARY) as part:
         part.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     by_codec: dict[str, list[dict[str, Any]]] = {}
@@ -136,6 +136,10 @@ def save_summary(summary: Mapping[str, Any], run: Path) -> None:
         with atomic_write(run / COMPRESSAI / f"{slug(codec)}.json") as part:
             shaped = in_compressai_shape(codec, points, summary["dataset"]["name"])
             part.write_text(json.dumps(shaped, indent=1) + "\n", encoding="utf-8")
+    written = {f"{slug(codec)}.json" for codec in by_codec}
+    for path in (run / COMPRESSAI).glob("*.json"):
+        if path.name not in written:
+            path.unlink(missing_ok=True)
 
 
 def in_compressai_shape(
