@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from picsnet.evaluation.config import DatasetConfig, EvaluationConfig, MeasuresConfig
-from picsnet.evaluation.rows import Row
+from picsnet.evaluation.rows import Row, save_rows
 from picsnet.evaluation.summary import in_compressai_shape, save_summary, summarise
 from picsnet.report.comparing import bd_rates
+from picsnet.report.loading import load_runs
 
 SETTINGS = ("q1", "q2", "q3")
 PICTURES = {"easy": (50, 35.0), "middling": (100, 28.0), "hard": (300, 18.0)}
@@ -136,3 +138,22 @@ def test_codecs_that_are_no_more_have_no_file(tmp_path: Path) -> None:
         save_summary(_summary(tmp_path, rows, "psnr"), tmp_path)
         files = [json.loads(path.read_text()) for path in (tmp_path / "compressai").iterdir()]
         assert sorted(file["name"] for file in files) == sorted(codecs)
+
+
+def test_rows_are_read_as_they_were_whatever_their_texts_hold(tmp_path: Path) -> None:
+    texts = ("plain", "a\rb", 'c, "d"\ne', "f\r\ng", "12")
+    rows = [
+        replace(_row(text, "A", "q", 9 + i, psnr=20.5 + i), prompt=text, seed=i or None, lmbda=None)
+        for i, text in enumerate(texts)
+    ]
+    path = save_rows([*rows, _row("without", "A", "q", 9)], tmp_path)
+    save_summary(_summary(tmp_path, rows, "psnr"), tmp_path)
+    (run,) = load_runs([tmp_path])
+    assert [row["picture"] for row in run.rows] == [*texts, "without"]
+    assert [row["prompt"] for row in run.rows] == [*texts, None]
+    assert [row["seed"] for row in run.rows] == [None, 1, 2, 3, 4, None]
+    frame = pd.read_csv(path)
+    # Another's reader changes a lone carriage return, but has the same lines and types.
+    assert len(frame) == 6 and frame["bytes"].dtype == int
+    assert frame["psnr"].dtype == frame["seed"].dtype == frame["lmbda"].dtype == float
+    assert frame["psnr"].isna().tolist() == [False] * 5 + [True]

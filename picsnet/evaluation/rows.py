@@ -7,6 +7,7 @@ Paths are relative to the run's folder; so a run can be moved.
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -105,7 +106,8 @@ def save_rows(rows: list[Row], folder: Path) -> Path:
     """``rows.csv`` of a run; returns its path."""
     path = folder / ROWS
     with atomic_write(path) as part:
-        to_frame(rows).to_csv(part, index=False)
+        # All texts in quotes: one with a carriage return would end its line otherwise.
+        to_frame(rows).to_csv(part, index=False, quoting=csv.QUOTE_NONNUMERIC)
     return path
 
 
