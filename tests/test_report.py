@@ -100,6 +100,13 @@ def test_still_figures_of_the_same_points_are_the_same_files(tmp_path: Path) -> 
     assert "StableCodec, published" in svg and "a$b$ &lt;c&gt;" in svg
 
 
+def test_a_mean_that_is_rounded_out_of_its_interval_is_drawn(tmp_path: Path) -> None:
+    values = [{"mean": 0.3, "low": 0.3 + 1e-16, "high": 0.3 - 1e-16, "bpp": 0.01}]
+    points = [{"codec": "A", "measures": {"psnr": value}} for value in values]
+    measures = {"psnr": {"label": "PSNR", "unit": "dB", "higher_is_better": True}}
+    assert draw_figures(points, measures, [], "Kodak", tmp_path)["psnr"][0].is_file()
+
+
 def test_no_two_of_many_codecs_look_alike() -> None:
     assert len(set(styles(map(str, range(40))).values())) == 40
 

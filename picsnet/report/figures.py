@@ -65,8 +65,9 @@ def _draw_codecs(
         if not own:
             continue
         values = sorted((point["measures"][name] for point in own), key=lambda v: v["bpp"])
-        low = [v["mean"] - v["low"] if v["low"] is not None else 0 for v in values]
-        high = [v["high"] - v["mean"] if v["high"] is not None else 0 for v in values]
+        # Rounding can put the mean of equal values outside of their interval.
+        low = [max(0, v["mean"] - v["low"]) if v["low"] is not None else 0 for v in values]
+        high = [max(0, v["high"] - v["mean"]) if v["high"] is not None else 0 for v in values]
         axes.errorbar(
             [v["bpp"] for v in values],
             [v["mean"] for v in values],
