@@ -18,12 +18,24 @@ HOSTILE_PROMPT = HOSTILE + " \u202eback \x1b[31m"
 SIZE = (96, 64)
 
 
-def save_run(folder: Path, dataset: str = "kodak", codec: str = "PICS") -> Path:
-    """Two pictures by three settings of a codec of both kinds, and of another."""
+def save_run(
+    folder: Path,
+    dataset: str = "kodak",
+    codec: str = "PICS",
+    other: str = "WebP",
+    resize: int | None = 512,
+    clip: str | None = None,
+    shade: int = 30,
+) -> Path:
+    """Two pictures by three settings of a codec of both kinds, and of another.
+
+    ``shade`` is in the photographs, and ``clip`` what CLIP distances are made with; else there are
+    none.
+    """
     rows = []
     draw = np.random.default_rng(1)
     for number, picture in enumerate(("kodim01", "more/kodim02")):
-        original = _save(folder, f"originals/{picture}.png", (200, 40 + 100 * number, 30))
+        original = _save(folder, f"originals/{picture}.png", (200, 40 + 100 * number, shade))
         for step, lmbda in enumerate((0.5, 1.0, 2.0)):
             at = f"points/{codec}/{lmbda}/{picture}"
             rows.append(
@@ -55,14 +67,14 @@ def save_run(folder: Path, dataset: str = "kodak", codec: str = "PICS") -> Path:
                 )
             )
         for step, quality in enumerate((5, 20)):
-            at = f"points/WebP/{quality}/{picture}"
+            at = f"points/{other}/{quality}/{picture}"
             rows.append(
                 Row(
                     dataset=dataset,
                     picture=picture,
                     width=SIZE[0],
                     height=SIZE[1],
-                    codec="WebP",
+                    codec=other,
                     setting=f"q{quality}",
                     lmbda=None,
                     bytes=50 + 30 * step,
@@ -76,14 +88,21 @@ def save_run(folder: Path, dataset: str = "kodak", codec: str = "PICS") -> Path:
                     seed=None,
                     encode_seconds=0.1,
                     decode_seconds=0.1,
-                    measures={"psnr": 21.0 + step, "ms_ssim": 0.55 + 0.1 * step},
+                    measures={
+                        "psnr": 21.0 + step,
+                        "ms_ssim": 0.55 + 0.1 * step,
+                        **({"clip_distance": 0.4 - 0.1 * step} if clip else {}),
+                    },
                 )
             )
     rows.sort(key=lambda row: (row.codec, row.setting))
     config = EvaluationConfig(
         name=folder.name,
-        dataset=DatasetConfig(name=dataset),
-        measures=MeasuresConfig(names=["psnr", "ms_ssim", "sketch_ms_ssim"]),
+        dataset=DatasetConfig(name=dataset, resize=resize),
+        measures=MeasuresConfig(
+            names=["psnr", "ms_ssim", *(["clip_distance"] if clip else []), "sketch_ms_ssim"],
+            clip=clip or "",
+        ),
     )
     failures = [Failure("broken", "", "", "broken.png: not a picture")]
     summary = summarise(config, rows, failures, folder, {"lpips": f"no weights {HOSTILE}"})

@@ -321,6 +321,36 @@ def test_mistakes_are_one_line(
     assert not (tmp_path / "report").is_dir()
 
 
+OTHERWISE: dict[str, tuple[dict[str, Any], str]] = {
+    "size": (
+        {"clip": "clip-h", "resize": None},
+        "at most 512 pixels on the shorter side; as they are",
+    ),
+    "pictures": ({"clip": "clip-h", "shade": 90}, "kodim01 is another picture"),
+    "weights": ({"clip": "clip-l"}, "measures.clip=clip-h; measures.clip=clip-l"),
+}
+
+
+@pytest.mark.parametrize("what", OTHERWISE)
+@pytest.mark.usefixtures("without_figures")
+def test_runs_of_one_name_that_cannot_be_compared_are_refused(
+    tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, said = OTHERWISE[what]
+    run = save_run(tmp_path / "runs" / "small", clip="clip-h")
+    same = save_run(tmp_path / "runs" / "same", codec="A", other="B", clip="clip-h")
+    assert _report(tmp_path, run, same) == 0
+    other = save_run(tmp_path / "runs" / "other", codec="C", other="D", **options)
+    capsys.readouterr()
+    assert _report(tmp_path, run, same, other) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "small and other" in line and said in line and "dataset.name=" in line
+    # Under another name it is another dataset, though its rows were made before that.
+    _edit_summary(other, lambda summary: summary["dataset"].update(name="kodak otherwise"))
+    assert _report(tmp_path, run, same, other) == 0
+    assert len({row["dataset"] for row in _data(tmp_path)["rows"]}) == 2
+
+
 @pytest.mark.usefixtures("without_figures")
 def test_a_run_that_failed_throughout_is_on_the_page(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "failed"

@@ -46,3 +46,15 @@ _ALL = (
 
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _ALL}
 """By name, in the order in which they are shown."""
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "lpips": ("lpips_net",),
+    "clip_distance": ("clip",),
+    "clip_distance_2": ("clip_2",),
+    "edge_f": ("sketcher",),
+    "fid": ("references",),
+    "kid": ("references", "kid_subset"),
+    "fid_patches": ("references", "patch"),
+    "kid_patches": ("references", "patch", "kid_subset"),
+}
+"""Of `picsnet.evaluation.config.MeasuresConfig`: those that values of a measure depend on."""

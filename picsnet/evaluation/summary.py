@@ -7,7 +7,8 @@
      "left_out": {"lpips": "why"},            measures that could not be had
      "warnings": ["..."],
      "failures": [{"picture", "codec", "setting", "reason"}],
-     "measures": {"psnr": {"label", "unit", "higher_is_better", "scope", "weights"}},
+     "measures": {"psnr": {"label", "unit", "higher_is_better", "scope", "weights",
+                           "made_with"}},            options; null if of an earlier start
      "points": [{"codec", "setting", "lmbda", "pictures",
                  "bytes", "layers": {name: mean bytes},
                  "encode_seconds", "decode_seconds" (medians),
@@ -39,7 +40,7 @@ import numpy as np
 
 from picsnet.evaluation.config import EvaluationConfig, MeasuresConfig
 from picsnet.evaluation.jobs import slug
-from picsnet.evaluation.measures import MEASURES
+from picsnet.evaluation.measures import MEASURES, OPTIONS, Measure
 from picsnet.evaluation.preparing import Failure
 from picsnet.evaluation.rows import Row
 from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
@@ -98,11 +99,25 @@ def summarise(
         "warnings": warnings,
         "failures": [asdict(failure) for failure in failures],
         "measures": {
-            name: {key: value for key, value in asdict(measure).items() if key != "name"}
+            name: _about(measure, config.measures, known=name not in left_out)
             for name, measure in MEASURES.items()
             if name in measured
         },
         "points": points,
+    }
+
+
+def _about(measure: Measure, config: MeasuresConfig, known: bool) -> dict[str, Any]:
+    """A measure in words. Values of one that cannot be had now are of who knows which weights."""
+    options = OPTIONS.get(measure.name, ())
+    made_with = ", ".join(f"measures.{key}={getattr(config, key)}" for key in options)
+    return {
+        "label": measure.label,
+        "unit": measure.unit,
+        "higher_is_better": measure.higher_is_better,
+        "scope": measure.scope,
+        "weights": measure.weights,
+        "made_with": made_with if known else None,
     }
 
 

@@ -65,7 +65,8 @@ def _load(folder: Path) -> Run:
         summary = _checked(json.loads(read_file(folder / SUMMARY), parse_constant=lambda _: None))
         name = ROWS
         lines = csv.DictReader(StringIO(read_file(folder / ROWS).decode(), newline=""))
-        rows = [_typed(line) for line in lines]
+        # Rows that were made under an earlier name of the dataset are of this one.
+        rows = [{**_typed(line), "dataset": summary["dataset"]["name"]} for line in lines]
         return Run(str(summary["name"]), folder, summary, rows)
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
@@ -80,7 +81,7 @@ def _checked(summary: dict[str, Any]) -> dict[str, Any]:
     lost: list[str] = []
     points = [_checked_point(point, summary["measures"], lost) for point in summary["points"]]
     for measure in summary["measures"].values():
-        _need(measure, "label", "unit", "higher_is_better")
+        _need(measure, "label", "unit", "higher_is_better", "made_with")
     _need(summary["dataset"], "name", "pictures", "resize")
     for failure in summary["failures"]:
         _need(failure, "picture", "codec", "setting", "reason")

@@ -12,6 +12,7 @@ from typing import Any
 from picsnet import __version__
 from picsnet.errors import UsageError
 from picsnet.evaluation.measures import MEASURES
+from picsnet.report.comparable import check_comparable
 from picsnet.report.comparing import bd_rates
 from picsnet.report.figures import draw_figures
 from picsnet.report.gallery import copy_gallery
@@ -40,8 +41,9 @@ def gather(
         lossless: PNG in place of WebP.
 
     Raises:
-        UsageError: two runs have a point in common.
+        UsageError: two runs have a point in common, or cannot be compared.
     """
+    check_comparable(runs)
     points = _points(runs)
     measures = _measures(runs, published)
     # Of the runs, not of the points: one that failed throughout has none, and says so.

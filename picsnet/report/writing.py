@@ -39,7 +39,8 @@ def write_report(
         What is amiss, in words: pictures that are gone, a library that is missing.
 
     Raises:
-        UsageError: the folder holds something else, or two runs have a point in common.
+        UsageError: the folder holds something else, or two runs have a point in common or cannot be
+            compared.
         OutputError: it cannot be written.
     """
     place = folder.resolve()
