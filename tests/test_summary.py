@@ -157,3 +157,19 @@ def test_rows_are_read_as_they_were_whatever_their_texts_hold(tmp_path: Path) ->
     assert len(frame) == 6 and frame["bytes"].dtype == int
     assert frame["psnr"].dtype == frame["seed"].dtype == frame["lmbda"].dtype == float
     assert frame["psnr"].isna().tolist() == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize(("net", "label"), [("alex", "LPIPS (AlexNet)"), ("vgg", "LPIPS (VGG16)")])
+def test_lpips_is_called_by_the_network_that_it_was_made_with(
+    tmp_path: Path, net: str, label: str
+) -> None:
+    rows = [_row("one", "A", "q", 9, lpips=0.3)]
+    config = EvaluationConfig(
+        name="small",
+        dataset=DatasetConfig(name="mine"),
+        measures=MeasuresConfig(names=["lpips"], lpips_net=net, resamples=0),
+    )
+    assert summarise(config, rows, [], tmp_path, {})["measures"]["lpips"]["label"] == label
+    # Values that stay of an earlier start may be another network's.
+    earlier = summarise(config, rows, [], tmp_path, {"lpips": "cannot be fetched"})
+    assert earlier["measures"]["lpips"]["label"] == "LPIPS"

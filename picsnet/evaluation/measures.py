@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -58,3 +58,20 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "kid_patches": ("references", "patch", "kid_subset"),
 }
 """Of `picsnet.evaluation.config.MeasuresConfig`: those that values of a measure depend on."""
+
+_LPIPS_NETWORKS = {"alex": "AlexNet", "vgg": "VGG16", "squeeze": "SqueezeNet"}
+
+
+def with_lpips_network(measure: Measure, network: str | None) -> Measure:
+    """A measure in words that say which network LPIPS is of; the others as they are.
+
+    Args:
+        measure: any.
+        network: ``measures.lpips_net``, or None where it is not known.
+    """
+    if measure.name != "lpips":
+        return measure
+    if network is None:
+        return replace(measure, label="LPIPS")
+    name = _LPIPS_NETWORKS[network]
+    return replace(measure, label=f"LPIPS ({name})", weights=f"torchvision's {name}")

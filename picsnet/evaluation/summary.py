@@ -40,7 +40,7 @@ import numpy as np
 
 from picsnet.evaluation.config import EvaluationConfig, MeasuresConfig
 from picsnet.evaluation.jobs import slug
-from picsnet.evaluation.measures import MEASURES, OPTIONS, Measure
+from picsnet.evaluation.measures import MEASURES, OPTIONS, Measure, with_lpips_network
 from picsnet.evaluation.preparing import Failure
 from picsnet.evaluation.rows import Row
 from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
@@ -109,6 +109,7 @@ def summarise(
 
 def _about(measure: Measure, config: MeasuresConfig, known: bool) -> dict[str, Any]:
     """A measure in words. Values of one that cannot be had now are of who knows which weights."""
+    measure = with_lpips_network(measure, config.lpips_net if known else None)
     options = OPTIONS.get(measure.name, ())
     made_with = ", ".join(f"measures.{key}={getattr(config, key)}" for key in options)
     return {
