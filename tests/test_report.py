@@ -352,6 +352,16 @@ def test_runs_of_one_name_that_cannot_be_compared_are_refused(
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_a_measure_has_one_name_in_a_report(
+    tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = save_run(tmp_path / "runs" / "other", dataset="clic2021")
+    _edit_summary(other, lambda summary: summary["measures"]["psnr"].update(label="PSNR of luma"))
+    assert _report(tmp_path, run, other) == 2
+    assert "psnr is measured otherwise (PSNR; PSNR of luma)" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_a_run_that_failed_throughout_is_on_the_page(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "failed"
     config = EvaluationConfig(name="failed", dataset=DatasetConfig(name="kodak"))

@@ -39,11 +39,14 @@ def _differences(one: Run, other: Run) -> Iterator[str]:
             if picture in originals and not _same_picture(path, originals[picture]):
                 yield f"both are on {dataset['name']}, where {picture} is another picture"
     for name, measure in one.summary["measures"].items():
-        measures = measure, other.summary["measures"].get(name, measure)
-        how = [one["made_with"] for one in measures]
-        # Datasets have their own references, but a page has one label for a measure.
-        alike = not same_name or how[0] == how[1]
-        if None not in how and not (alike and measures[0]["label"] == measures[1]["label"]):
+        another_measure = other.summary["measures"].get(name, measure)
+        how = [measure["made_with"], another_measure["made_with"]]
+        labels = [measure["label"], another_measure["label"]]
+        if None in how:  # who knows
+            continue
+        if labels[0] != labels[1]:  # a page has one for all datasets, which may differ in `how`
+            yield f"{name} is measured otherwise ({'; '.join(labels)})"
+        if same_name and how[0] != how[1]:
             yield f"{name} is measured otherwise ({'; '.join(how)})"
 
 
