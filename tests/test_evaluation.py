@@ -248,6 +248,35 @@ def test_a_decoded_picture_that_is_gone_is_made_again(tmp_path: Path, mean: Path
     assert decoded.read_bytes() == before
 
 
+def test_what_was_killed_before_its_row_is_no_result_of_the_option_before(
+    tmp_path: Path, mean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def own(kind: str) -> str:
+        return f"codecs.own={{kind: classical, codec: {kind}, points: [[10, 4]]}}"
+
+    run = tmp_path / "runs" / "small"
+    assert _evaluate(mean, own("WEBP")) == 0
+    (decoded,) = (run / "points" / "own").rglob("coffee/decoded.png")
+    before = decoded.read_bytes()
+    with monkeypatch.context() as killed:
+        killed.setattr(Record, "save", lambda record, path: None)
+        _evaluate(mean, own("JPEG"))
+    assert decoded.read_bytes() != before
+    assert _evaluate(mean, own("WEBP")) == 0
+    assert decoded.read_bytes() == before
+
+
+def test_a_coded_file_of_another_size_than_its_rows_is_made_again(
+    tmp_path: Path, mean: Path
+) -> None:
+    assert _evaluate(mean) == 0
+    (coded,) = _folder(tmp_path, "coffee").glob("coded.*")
+    before = coded.read_bytes()
+    coded.write_bytes(before[:-1])
+    assert _evaluate(mean) == 0
+    assert coded.read_bytes() == before
+
+
 def test_a_measure_that_fails_on_what_was_coded_before_is_told(tmp_path: Path, mean: Path) -> None:
     assert _evaluate(mean) == 0
     before = _rows(tmp_path)

@@ -2,7 +2,8 @@
 
     original.png -> encode -> file on disk -> decode -> decoded.png -> measures -> row.json
 
-The row is written last, so a job is done or was never begun, whenever a run is killed.
+The row goes first and is written last, so a job is done or was never begun, whenever a run is
+killed.
 """
 
 from __future__ import annotations
@@ -111,7 +112,9 @@ def done(job: Job, run: Path) -> Record | None:
         return None
     row = record.row
     files = (row.file, row.decoded, row.sketch, row.decoded_sketch)
-    return record if all((run / file).is_file() for file in files if file) else None
+    if not all((run / file).is_file() for file in files if file):
+        return None
+    return record if (run / row.file).stat().st_size == row.bytes else None
 
 
 def code(job: Job, point: Point, run: Path) -> Record:
@@ -121,6 +124,7 @@ def code(job: Job, point: Point, run: Path) -> Record:
         PicsnetError: the codec fails.
         OutputError: no space.
     """
+    (run / job.folder / ROW).unlink(missing_ok=True)  # of other files than those that come now
     for left in (run / job.folder).glob(".*"):  # by a process that was killed
         left.unlink(missing_ok=True)
     original = load_rgb(run / job.picture.path)
