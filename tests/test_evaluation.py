@@ -172,6 +172,7 @@ def test_a_codec_that_cannot_be_had_is_one_failure(tmp_path: Path, photos: Path)
         ("measures.names=[psnrr]", "psnrr"),
         ("dataset.folder=[/nowhere]", "/nowhere"),
         ("dataset.resize=3", "dataset.resize"),
+        ("measures.smallest_set=1", "measures.smallest_set"),
         ("nonsense=1", "nonsense"),
     ],
 )

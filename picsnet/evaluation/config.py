@@ -280,6 +280,10 @@ def _problems(config: EvaluationConfig) -> list[str]:
         (dataset.limit is None or dataset.limit > 0, f"dataset.limit is {dataset.limit}; above 0"),
         (measures.patch >= 32, f"measures.patch is {measures.patch}; at least 32"),
         (measures.kid_subset >= 2, f"measures.kid_subset is {measures.kid_subset}; at least 2"),
+        (
+            measures.smallest_set >= 2,
+            f"measures.smallest_set is {measures.smallest_set}; at least 2: one has no covariance",
+        ),
         (measures.resamples >= 0, f"measures.resamples is {measures.resamples}; at least 0"),
         (
             config.logging.wandb in ("auto", "offline", "online", "disabled"),

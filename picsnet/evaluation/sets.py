@@ -9,21 +9,25 @@ with its own (TensorFlow 1) resizing, which is what the paper's figures were mad
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from picsnet.errors import ModelError
+from picsnet.errors import DataError, ModelError
+from picsnet.images import load_rgb
 
 Pixels = NDArray[np.uint8]
 
 KID_SUBSETS = 100
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 BATCH = 32
+FEWEST = 2
+"""Features in a set: of one there is neither covariance nor a pair to compare."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,30 @@ def features(
             side has none.
     """
     return [_of_one(picture, network, device, patch) for picture in pictures]
+
+
+def features_of_set(
+    paths: Sequence[Path], network: nn.Module, device: str = "cpu", patch: int | None = None
+) -> list[Tensor]:
+    """Features of pictures on disk that together are a set, (P, D) each; none of them is empty.
+
+    Args:
+        paths: of the pictures.
+        network, device, patch: as `features` takes them.
+
+    Raises:
+        ImageError: a picture cannot be read.
+        DataError: they have fewer than two features, which is no set.
+    """
+    found = [one for one in features(map(load_rgb, paths), network, device, patch) if len(one)]
+    if (count := sum(map(len, found))) >= FEWEST:
+        return found
+    if patch is None:
+        raise DataError(f"pictures: {count}, and a set has {FEWEST} or more; give more pictures")
+    raise DataError(
+        f"squares of {patch} pixels: {count}, and a set has {FEWEST} or more; give more or larger "
+        "pictures, or a smaller measures.patch"
+    )
 
 
 def _of_one(picture: Pixels, network: nn.Module, device: str, patch: int | None) -> Tensor:

@@ -44,7 +44,6 @@ from picsnet.evaluation.measures import MEASURES, OPTIONS, Measure, with_lpips_n
 from picsnet.evaluation.preparing import Failure
 from picsnet.evaluation.rows import Row
 from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
-from picsnet.images import load_rgb
 
 SUMMARY = "summary.json"
 COMPRESSAI = "compressai"
@@ -301,7 +300,8 @@ def add_set_measures(
     """
     import torch
 
-    from picsnet.evaluation.sets import features, fid, kid, with_interval
+    from picsnet.errors import PicsnetError
+    from picsnet.evaluation.sets import features_of_set, fid, kid, with_interval
 
     settings = config.measures
     originals = [run / path for path in dict.fromkeys(row.original for row in rows)]
@@ -316,17 +316,24 @@ def add_set_measures(
         names = [name for name in wanted if name.endswith("_patches") == (patch is not None)]
         if not names:
             continue
-        truth = torch.cat(
-            [one for one in features(map(load_rgb, references), network, device, patch) if len(one)]
-        )
+        try:
+            truth = torch.cat(features_of_set(references, network, device, patch))
+        except PicsnetError as error:
+            left_out |= dict.fromkeys(names, f"references: {error}")
+            continue
         for point in points:
             own = [
                 run / row.decoded
                 for row in rows
                 if (row.codec, row.setting) == (point["codec"], point["setting"]) and row.decoded
             ]
-            found = [f for f in features(map(load_rgb, own), network, device, patch) if len(f)]
-            if not found:
+            if not own:  # a codec of sketches
+                continue
+            try:
+                found = features_of_set(own, network, device, patch)
+            except PicsnetError as error:
+                why = f"{point['codec']}, {point['setting']}: {error}"
+                left_out |= dict.fromkeys(names, why)
                 continue
             count = min(len(truth), sum(map(len, found)))
             for name in names:
