@@ -13,6 +13,7 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor, nn
 
+from picsnet.errors import ModelError
 from picsnet.evaluation import sets
 from picsnet.evaluation.config import MeasuresConfig
 from picsnet.evaluation.likeness import Likeness, load, ms_ssim, psnr
@@ -209,6 +210,27 @@ def test_what_needs_weights_that_are_not_here_says_which_and_where(
     assert "vgg16" in left_out["dists"]
     assert "CLIP-ViT-H-14" in left_out["clip_distance"]
     assert all("\n" not in reason for reason in left_out.values())
+
+
+@pytest.mark.parametrize("content", ["half", "a page"])
+def test_damaged_weights_are_named_and_to_be_deleted(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    lpips, inception = folder / "squeezenet1_1-b8a52dc0.pth", folder / sets.INCEPTION_FILE
+    for path in (lpips, inception):
+        path.write_bytes(b"<html>sign in</html>")
+        if content == "half":
+            torch.save({"weight": torch.zeros(1000)}, path)
+            path.write_bytes(path.read_bytes()[:2000])
+    made, left_out = _likenesses(names=["psnr", "lpips"], lpips_net="squeeze")
+    assert list(made) == ["psnr"]
+    with pytest.raises(ModelError) as raised:
+        sets.load_inception()
+    for path, why in ((lpips, left_out["lpips"]), (inception, str(raised.value))):
+        assert why.startswith(f"{path}: ") and "delete it" in why and "\n" not in why
 
 
 def test_clip_distance_is_one_less_cosine_with_the_named_backbone() -> None:

@@ -7,7 +7,6 @@ Pictures are compared as 8-bit sRGB values, (H, W, 3) uint8, of one size.
 from __future__ import annotations
 
 import hashlib
-import urllib.error
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from picsnet.errors import PicsnetError
 from picsnet.evaluation.config import MeasuresConfig
 from picsnet.evaluation.edges import edge_agreement, thinned
+from picsnet.evaluation.fetched import fetched
 from picsnet.metrics import MS_SSIM_SHORTEST_SIDE, colour_error, map_ms_ssim
 
 Pixels = NDArray[np.uint8]
@@ -65,27 +65,19 @@ def load(
             continue
         try:
             made_with, compare = _MAKERS[scope][name](config, device)
-        except (PicsnetError, urllib.error.URLError, OSError) as error:
-            left_out[name] = _why(name, error)
+        except (PicsnetError, OSError) as error:
+            left_out[name] = " ".join(str(error).split())
         else:
             made.append(Likeness(name, made_with, compare))
     return made, left_out
 
 
-def _why(name: str, error: Exception) -> str:
-    if isinstance(error, PicsnetError):
-        return str(error)
-    reason = " ".join(str(error).split())[:120]
-    return (
-        f"its weights cannot be fetched ({reason}); put {_FILES.get(name, 'them')} into "
-        "$TORCH_HOME/hub/checkpoints"
-    )
-
-
-_FILES = {
-    "lpips": "torchvision's alexnet-owt-7be5be79.pth",
-    "dists": "torchvision's vgg16-397923af.pth",
+TORCHVISION = {
+    "alex": "alexnet-owt-7be5be79.pth",
+    "vgg": "vgg16-397923af.pth",
+    "squeeze": "squeezenet1_1-b8a52dc0.pth",
 }
+"""Files of its networks' weights."""
 
 
 def psnr(original: Pixels, decoded: Pixels) -> float:
@@ -138,19 +130,22 @@ def _make_lpips(config: MeasuresConfig, device: str) -> tuple[str, Compare]:
     """LPIPS 0.1 (Zhang et al. 2018); values in -1..1 as its authors feed them."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    metric = LearnedPerceptualImagePatchSimilarity(
-        net_type=config.lpips_net,  # type: ignore[arg-type]
-        normalize=True,
-    ).to(device)
-    return f"{_version('torchmetrics')}, {config.lpips_net}", _on_unit_planes(metric, device)
+    with fetched(TORCHVISION[config.lpips_net], "torchvision"):
+        metric = LearnedPerceptualImagePatchSimilarity(
+            net_type=config.lpips_net,  # type: ignore[arg-type]
+            normalize=True,
+        )
+    made_with = f"{_version('torchmetrics')}, {config.lpips_net}"
+    return made_with, _on_unit_planes(metric.to(device), device)
 
 
 def _make_dists(config: MeasuresConfig, device: str) -> tuple[str, Compare]:
     """DISTS (Ding et al. 2020)."""
     from torchmetrics.functional.image.dists import DISTSNetwork
 
-    # The metric around it would load these 500 MB anew for each picture.
-    return _version("torchmetrics"), _on_unit_planes(DISTSNetwork().to(device), device)
+    with fetched(TORCHVISION["vgg"], "torchvision"):
+        network = DISTSNetwork()  # the metric around it would load these 500 MB for each picture
+    return _version("torchmetrics"), _on_unit_planes(network.to(device), device)
 
 
 def _on_unit_planes(metric: Any, device: str) -> Compare:

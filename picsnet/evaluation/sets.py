@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from picsnet.errors import DataError, ModelError
+from picsnet.errors import DataError
+from picsnet.evaluation.fetched import fetched
 from picsnet.images import load_rgb
 
 Pixels = NDArray[np.uint8]
@@ -43,18 +44,12 @@ def load_inception(device: str = "cpu") -> nn.Module:
     """torch-fidelity's Inception: (B, 3, H, W) uint8 to (B, 2048) features.
 
     Raises:
-        ModelError: its weights are not here and cannot be fetched.
+        ModelError: its weights are not here and cannot be fetched, or are damaged.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    try:
+    with fetched(INCEPTION_FILE, "github.com/toshas/torch-fidelity"):
         metric = FrechetInceptionDistance(feature=2048, antialias=False)
-    except OSError as error:
-        raise ModelError(
-            f"Inception's weights cannot be fetched ({' '.join(str(error).split())[:100]}); put "
-            f"{INCEPTION_FILE} of github.com/toshas/torch-fidelity into "
-            "$TORCH_HOME/hub/checkpoints"
-        ) from None
     return metric.inception.eval().to(device)
 
 
