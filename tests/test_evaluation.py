@@ -234,6 +234,46 @@ def test_something_unforeseen_when_a_codec_begins_is_one_failure(
     assert "mean colour, fill: RuntimeError: no kernel" in capsys.readouterr().err
 
 
+def test_a_picture_that_a_codec_cannot_code_is_no_verdict_on_the_codec(
+    tmp_path: Path, photos: Path, mean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, tried = MeanPoint.encode, list[tuple[int, ...]]()
+
+    def breaks(point: MeanPoint, picture: Any) -> Any:
+        tried.append(picture.shape[:2])
+        if min(picture.shape[:2]) < 32 or (picture[0, 0] == 7).all():
+            raise ValueError("cannot be coded")
+        return encode(point, picture)
+
+    monkeypatch.setattr(MeanPoint, "encode", breaks)
+    Image.new("RGB", (16, 16)).save(photos / "a.png")  # coded first
+    Image.new("RGB", (400, 300), (7, 7, 7)).save(photos / "b.png")  # the largest
+    assert _evaluate(mean) == 1
+    assert {failure["picture"] for failure in _failures(tmp_path)} == {"a", "b"}
+    assert set(_rows(tmp_path)["picture"]) == {"coffee", "animals/chelsea"}
+    assert tried[0] == (128, 128)  # what models are loaded with is not the tiny one
+
+
+def test_a_codec_that_cannot_work_is_not_tried_on_every_picture(
+    tmp_path: Path, photos: Path, mean: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    tried = []
+
+    def breaks(point: MeanPoint, picture: Any) -> Any:
+        tried.append(picture)
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(MeanPoint, "encode", breaks)
+    for number in range(5):
+        Image.new("RGB", (40, 40), (number, 0, 0)).save(photos / f"{number}.png")
+    assert _evaluate(mean) == 1
+    (failure,) = _failures(tmp_path)
+    assert failure["picture"] == "*" and "no kernel" in failure["reason"]
+    assert capsys.readouterr().err.count("error: mean colour, fill: RuntimeError: no kernel") == 1
+    assert len(tried) == 3
+
+
 def _folder(tmp_path: Path, picture: str) -> Path:
     """Of what the mean colour made of a picture."""
     (found,) = (tmp_path / "runs/small/points").glob(f"*/fill/{picture}")

@@ -25,6 +25,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
+from PIL import Image
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -49,6 +50,8 @@ from picsnet.training.environment import save_description
 
 WARM_UP_SIDE = 128
 """Of the picture that a point codes first, untimed: it loads the models."""
+WARM_UP_PICTURES = 3
+"""What fails on so many cannot work; on one, it may be the picture's own fault."""
 FAILURE = "failure.json"
 UNKNOWN = (
     "no process has left a row or a failure of it in the run's folder, which all must see; run the "
@@ -237,16 +240,29 @@ class _Coding(L.LightningModule):
         point = self.points[key]
         if key not in self.warm:
             self._release_others(job)
-            self.warm[key] = ""
-            try:
-                small = load_rgb(self.run / job.picture.path)[:WARM_UP_SIDE, :WARM_UP_SIDE]
-                point.decode(point.encode(small).data)
-            except Exception as error:
-                self.warm[key] = self._reason(error)
+            self.warm[key] = self._warm_up(point)
+            if self.warm[key]:
                 print_error(f"{job.codec}, {job.setting}: {self.warm[key]}")
         if self.warm[key]:
             raise PicsnetError(self.warm[key])
         return point
+
+    def _warm_up(self, point: Point) -> str:
+        """Load a point's models by coding a picture; why it cannot be used, or nothing.
+
+        The largest pictures come first, since some codecs cannot code tiny ones.
+        """
+        paths = {job.picture.path: self.run / job.picture.path for job in self.jobs}.values()
+        reason = ""
+        for path in sorted(paths, key=_warm_up_pixels, reverse=True)[:WARM_UP_PICTURES]:
+            try:
+                small = load_rgb(path)[:WARM_UP_SIDE, :WARM_UP_SIDE]
+                point.decode(point.encode(small).data)
+            except Exception as error:
+                reason = reason or self._reason(error)
+            else:
+                return ""
+        return reason
 
     def _reason(self, error: Exception) -> str:
         """In one line; others' libraries raise what they like, be it for one picture only."""
@@ -265,6 +281,16 @@ class _Coding(L.LightningModule):
             for key in others:
                 self.points[key] = fresh[key]
                 del self.warm[key]
+
+
+def _warm_up_pixels(path: Path) -> int:
+    """Of the part of a picture that a warm-up codes; by its header, which is quick."""
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+    except OSError:  # it is told where it is read
+        return 0
+    return min(width, WARM_UP_SIDE) * min(height, WARM_UP_SIDE)
 
 
 class _Progress(Callback):
