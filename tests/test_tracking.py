@@ -96,6 +96,21 @@ def test_results_dataset_and_models_are_artifacts(records: list[dict[str, Any]])
     assert files[model] == {"card.json", "model.safetensors"}
 
 
+def test_a_picture_that_cannot_be_read_is_missing_in_the_table(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(data.coffee()).resize((128, 96)).save(tmp_path / "photos" / "coffee.png")
+    config = tmp_path / "small.yaml"
+    text = CONFIG.format(output=tmp_path / "runs", photos=tmp_path / "photos")
+    config.write_text("\n".join(line for line in text.splitlines() if "sketch alone" not in line))
+    command = ["evaluate", "--config", str(config), "measures.names=[psnr]"]
+    assert main([*command, "logging.wandb=disabled"]) == 0
+    (decoded,) = (tmp_path / "runs").rglob("decoded.png")
+    decoded.write_bytes(b"no picture")
+    assert main(command) == 0
+    summary = _merged(read_back(tmp_path / "runs" / "small"), "summary")
+    assert summary["pictures.nrows"] == 1
+
+
 def test_a_workspace_is_described_without_an_account(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -16,11 +16,13 @@ from typing import Any
 from PIL import Image
 
 from picsnet import shipped
+from picsnet.errors import ImageError
 from picsnet.evaluation.config import EvaluationConfig
 from picsnet.evaluation.jobs import slug
 from picsnet.evaluation.rows import ROWS, Row
 from picsnet.evaluation.summary import SUMMARY
 from picsnet.files import atomic_write
+from picsnet.images import load_rgb
 from picsnet.training.wandb_run import wandb_id, wandb_mode
 
 SHOWN_SIDE = 384
@@ -153,12 +155,15 @@ def _pictures_table(rows: Sequence[Row], run: Path, count: int) -> Any:
 
 
 def _picture(path: Path) -> Any:
+    """As the table shows it; None for a file that was damaged since, which measuring it tells."""
     import wandb
 
-    with Image.open(path) as picture:
-        small = picture.convert("RGB")
-        small.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
-        return wandb.Image(small, file_type="jpg")
+    try:
+        small = Image.fromarray(load_rgb(path))
+    except ImageError:
+        return None
+    small.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
+    return wandb.Image(small, file_type="jpg")
 
 
 def _measure_names(rows: Sequence[Row]) -> list[str]:
