@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from skimage import data
 
@@ -274,6 +275,30 @@ def test_a_codec_that_cannot_work_is_not_tried_on_every_picture(
     assert len(tried) == 3
 
 
+def test_a_second_start_in_a_runs_folder_ends_in_a_line_and_changes_nothing(
+    tmp_path: Path, mean: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode, lines = MeanPoint.encode, list[str]()
+    run = tmp_path / "runs" / "small"
+
+    def beside(point: MeanPoint, picture: Any) -> Any:
+        if not lines:
+            before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+            capsys.readouterr()
+            assert _evaluate(mean, "dataset.resize=32") == 1
+            lines.extend(capsys.readouterr().err.splitlines())
+            assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        return encode(point, picture)
+
+    monkeypatch.setattr(MeanPoint, "encode", beside)
+    assert _evaluate(mean, "--debug") == 0
+    (line,) = lines
+    assert line.startswith(f"picsnet: error: {run}: another evaluation") and "name=" in line
+    assert set(_rows(tmp_path)["width"]) == {224}
+    assert not [path for path in run.rglob(".*") if path.is_file()]
+    assert _evaluate(mean) == 0
+
+
 def _folder(tmp_path: Path, picture: str) -> Path:
     """Of what the mean colour made of a picture."""
     (found,) = (tmp_path / "runs/small/points").glob(f"*/fill/{picture}")
@@ -415,14 +440,8 @@ def test_two_processes_share_the_work_and_give_the_same_rows(tmp_path: Path, pho
     )
 
 
-def test_nodes_whose_copies_of_weights_are_of_other_times_share_the_work(
-    tmp_path: Path, photos: Path
-) -> None:
-    config = tmp_path / "nodes.yaml"
-    text = MEAN.replace(
-        "mean colour: {{kind: mean-colour}}", "own: {{kind: sketch, ckpt: [model]}}"
-    )
-    config.write_text(text.format(output=tmp_path / "runs", photos=photos))
+def _launched(tmp_path: Path, config: Path) -> list[subprocess.Popen[bytes]]:
+    """Two nodes of one process each, as torchrun starts them; each in a folder of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -437,8 +456,7 @@ def test_nodes_whose_copies_of_weights_are_of_other_times_share_the_work(
     processes = []
     for rank in ("0", "1"):
         node = tmp_path / f"node{rank}"
-        shutil.copytree(VECTORS / "picsnet-context", node / "model")
-        os.utime(node / "model" / "model.safetensors", (int(rank), int(rank)))
+        node.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "picsnet", "evaluate", "--config", str(config)]
         own = {"RANK": rank, "GROUP_RANK": rank, "PYTHONPATH": str(REPOSITORY)}
         processes.append(
@@ -447,10 +465,40 @@ def test_nodes_whose_copies_of_weights_are_of_other_times_share_the_work(
                 cwd=node,
                 env=os.environ | launched | own,
                 stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
             )
         )
-    assert [process.wait(120) for process in processes] == [0, 0]
+    return processes
+
+
+def test_nodes_whose_copies_of_weights_are_of_other_times_share_the_work(
+    tmp_path: Path, photos: Path
+) -> None:
+    config = tmp_path / "nodes.yaml"
+    text = MEAN.replace(
+        "mean colour: {{kind: mean-colour}}", "own: {{kind: sketch, ckpt: [model]}}"
+    )
+    config.write_text(text.format(output=tmp_path / "runs", photos=photos))
+    for rank in (0, 1):
+        model = tmp_path / f"node{rank}" / "model"
+        shutil.copytree(VECTORS / "picsnet-context", model)
+        os.utime(model / "model.safetensors", (rank, rank))
+    processes = _launched(tmp_path, config)
+    for process in processes:
+        process.communicate(timeout=120)
+    assert [process.returncode for process in processes] == [0, 0]
     assert set(_rows(tmp_path)["picture"]) == {"coffee", "animals/chelsea"}
+
+
+def test_a_second_start_on_nodes_ends_on_all_of_them(tmp_path: Path, mean: Path) -> None:
+    run = tmp_path / "runs" / "small"
+    run.mkdir(parents=True)
+    with FileLock(run / ".lock"):
+        processes = _launched(tmp_path, mean)
+        told = [process.communicate(timeout=120)[1].decode() for process in processes]
+    assert all(process.returncode for process in processes)
+    assert "another evaluation is at work in it" in told[0]
+    assert not (run / "originals").exists()
 
 
 def test_bootstrap_intervals_shrink_with_pictures_and_repeat() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from picsnet.errors import DataError, ImageError
+from picsnet.errors import DataError, ImageError, OutputError
 from picsnet.evaluation.config import DatasetConfig
 from picsnet.evaluation.datasets import find_dataset, resized
 from picsnet.evaluation.jobs import Picture
@@ -34,6 +36,40 @@ class Failure:
     codec: str
     setting: str
     reason: str
+
+
+@contextlib.contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Hold a run's folder, made where it is not there yet.
+
+    A second start in it, with another ``resize``, would put its originals under the first one's
+    rows. The lock is the system's: that of a process that was killed is gone with it.
+
+    Raises:
+        OutputError: another evaluation holds it, or it cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    path = run / ".lock"
+    lock = FileLock(path)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(
+            f"{run}: another evaluation is at work in it; wait for its end, or give this one "
+            "another name: name=NAME"
+        ) from None
+    except OSError as error:
+        raise OutputError(
+            f"{run}: cannot make the run's folder ({error.strerror or error}); set output=FOLDER"
+        ) from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        lock.release()
 
 
 def prepare(config: DatasetConfig, run: Path) -> tuple[list[Picture], list[Failure]]:

@@ -29,7 +29,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from picsnet.errors import ConfigError, OutputError, PicsnetError
+from picsnet.errors import ConfigError, PicsnetError
 from picsnet.evaluation import likeness
 from picsnet.evaluation.codecs import make_points
 from picsnet.evaluation.config import EvaluationConfig
@@ -37,7 +37,7 @@ from picsnet.evaluation.jobs import Job, Picture, code, done, make_jobs, measure
 from picsnet.evaluation.likeness import Likeness
 from picsnet.evaluation.measures import MEASURES
 from picsnet.evaluation.points import Point
-from picsnet.evaluation.preparing import Failure, prepare
+from picsnet.evaluation.preparing import Failure, alone, prepare
 from picsnet.evaluation.rows import Row, save_rows
 from picsnet.evaluation.summary import save_summary, summarise
 from picsnet.evaluation.tracking import track
@@ -94,35 +94,60 @@ def evaluate(config: EvaluationConfig, debug: bool = False) -> Report | None:
     codecs = {label: codec.resolved() for label, codec in config.codecs.items()}
     config = replace(config, codecs=codecs)
     run = Path(config.output) / config.name
-    _begin(config, run)
-    pictures, failures = prepare(config.dataset, run)
-    jobs = _jobs(config, pictures)
     interrupt = _Interrupt()
-    trainer = _trainer(config, [_Progress(len(jobs)), interrupt])
-    module = _Coding(config, jobs, run, debug)
-    with interrupt.told():
-        trainer.predict(module, return_predictions=False)
-    trainer.strategy.barrier()
-    if not trainer.is_global_zero:
-        return None
-    rows, coding_failures = _gather(jobs, run, config, [*module.pictures, *module.sketches])
-    failures += coding_failures
+    trainer = _trainer(config, [_Progress(), interrupt])
+    with contextlib.ExitStack() as held:
+        begun = _Begun([], [])
+        if trainer.is_global_zero:
+            try:
+                held.enter_context(alone(run))
+                begun = _begin(config, run)
+            except PicsnetError as error:
+                if launcher() is None and config.num_nodes == 1:
+                    raise
+                begun = _Begun([], [], error)  # the others wait already, and are to hear of it
+        module = _Coding(config, begun, run, debug)
+        with interrupt.told():
+            trainer.predict(module, return_predictions=False)
+        trainer.strategy.barrier()
+        if not trainer.is_global_zero:
+            return None
+        return _end(config, module, begun.failures, run)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What the first process found before any coded; the others have it from there.
+
+    Attributes:
+        jobs: all.
+        failures: pictures that cannot be read.
+        problem: why nothing can be evaluated, or None.
+    """
+
+    jobs: list[Job]
+    failures: list[Failure]
+    problem: PicsnetError | None = None
+
+
+def _begin(config: EvaluationConfig, run: Path) -> _Begun:
+    save_description(OmegaConf.create(asdict(config)), run)
+    pictures, failures = prepare(config.dataset, run)
+    return _Begun(_jobs(config, pictures), failures)
+
+
+def _end(
+    config: EvaluationConfig, module: _Coding, failures: Sequence[Failure], run: Path
+) -> Report:
+    likenesses = [*module.pictures, *module.sketches]
+    rows, coding_failures = _gather(module.jobs, run, config, likenesses)
+    failures = [*failures, *coding_failures]
     save_rows(rows, run)
     summary = summarise(config, rows, failures, run, module.left_out)
     save_summary(summary, run)
     if rows:
         track(config, rows, summary, run)
     return Report(run, rows, failures, summary)
-
-
-def _begin(config: EvaluationConfig, run: Path) -> None:
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{run}: cannot make the run's folder ({error.strerror}); set output=FOLDER"
-        ) from None
-    save_description(OmegaConf.create(asdict(config)), run)
 
 
 def _points(config: EvaluationConfig, device: str) -> dict[tuple[str, str], Point]:
@@ -179,11 +204,10 @@ def _spread(config: EvaluationConfig) -> dict[str, Any]:
 class _Coding(L.LightningModule):
     """Codes and measures jobs by their numbers."""
 
-    def __init__(
-        self, config: EvaluationConfig, jobs: Sequence[Job], run: Path, debug: bool
-    ) -> None:
+    def __init__(self, config: EvaluationConfig, begun: _Begun, run: Path, debug: bool) -> None:
         super().__init__()
-        self.settings, self.jobs, self.run, self.debug = config, jobs, run, debug
+        self.settings, self.run, self.debug = config, run, debug
+        self.jobs, self.problem = begun.jobs, begun.problem
         self.warm: dict[tuple[str, str], str] = {}  # why a point cannot be used, or nothing
         self.points: dict[tuple[str, str], Point] = {}
         self.left_out: dict[str, str] = {}
@@ -196,13 +220,18 @@ class _Coding(L.LightningModule):
         One process looks for all: others may have done some by the time that a late one looks. The
         jobs are its own too, and so are the codecs: other machines may have their weights at other
         times, and would choose another decoder.
+
+        Raises:
+            PicsnetError: it found that nothing can be evaluated.
         """
         order: list[int] = []
         if self.trainer.is_global_zero:
             coded = [done(job, self.run) is not None for job in self.jobs]
             order = sorted(range(len(coded)), key=lambda number: coded[number])
-        said = (order, self.jobs, self.settings.codecs)
-        order, self.jobs, codecs = self.trainer.strategy.broadcast(said)
+        said = (self.problem, order, self.jobs, self.settings.codecs)
+        self.problem, order, self.jobs, codecs = self.trainer.strategy.broadcast(said)
+        if self.problem is not None:
+            raise self.problem
         self.settings = replace(self.settings, codecs=codecs)
         return DataLoader(order, batch_size=1)  # type: ignore[arg-type]
 
@@ -296,12 +325,14 @@ def _warm_up_pixels(path: Path) -> int:
 class _Progress(Callback):
     """A bar on a terminal, a line every half minute elsewhere."""
 
-    def __init__(self, total: int, every_seconds: float = 30.0) -> None:
-        self.total, self.every_seconds = total, every_seconds
+    def __init__(self, every_seconds: float = 30.0) -> None:
+        self.total, self.every_seconds = 0, every_seconds
         self._bar: Any = None
         self._begun = self._last = time.monotonic()
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, _Coding)
+        self.total = len(pl_module.jobs)
         if trainer.is_global_zero and sys.stderr.isatty():
             self._bar = tqdm(total=self.total, desc="evaluating", unit="picture")
         self._begun = self._last = time.monotonic()
