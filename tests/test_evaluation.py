@@ -21,6 +21,7 @@ from filelock import FileLock
 from PIL import Image
 from skimage import data
 
+from picsnet import shipped
 from picsnet.cli import main
 from picsnet.evaluation.codecs import MeanPoint
 from picsnet.evaluation.rows import Record
@@ -476,18 +477,24 @@ def test_nodes_whose_copies_of_weights_are_of_other_times_share_the_work(
 ) -> None:
     config = tmp_path / "nodes.yaml"
     text = MEAN.replace(
-        "mean colour: {{kind: mean-colour}}", "own: {{kind: sketch, ckpt: [model]}}"
-    )
+        "mean colour: {{kind: mean-colour}}",
+        "own: {{kind: sketch, ckpt: [model]}}, mean colour: {{kind: mean-colour}}",
+    ).replace("[psnr]", "[clip_distance], clip: clip")
     config.write_text(text.format(output=tmp_path / "runs", photos=photos))
     for rank in (0, 1):
         model = tmp_path / f"node{rank}" / "model"
         shutil.copytree(VECTORS / "picsnet-context", model)
-        os.utime(model / "model.safetensors", (rank, rank))
+        clip = model.with_name("clip")
+        shutil.copytree(shipped.FOLDER / "picsnet-mini" / "clip", clip)
+        for folder in (model, clip):
+            os.utime(folder / "model.safetensors", (rank, rank))
     processes = _launched(tmp_path, config)
     for process in processes:
         process.communicate(timeout=120)
     assert [process.returncode for process in processes] == [0, 0]
-    assert set(_rows(tmp_path)["picture"]) == {"coffee", "animals/chelsea"}
+    rows = _rows(tmp_path)
+    assert set(rows["picture"]) == {"coffee", "animals/chelsea"}
+    assert rows["clip_distance"][rows["codec"] == "mean colour"].notna().tolist() == [True, True]
 
 
 def test_a_second_start_on_nodes_ends_on_all_of_them(tmp_path: Path, mean: Path) -> None:

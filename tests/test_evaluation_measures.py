@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor, nn
 
+from picsnet import stamps
 from picsnet.errors import ModelError
 from picsnet.evaluation import sets
 from picsnet.evaluation.config import MeasuresConfig
@@ -238,9 +241,25 @@ def test_clip_distance_is_one_less_cosine_with_the_named_backbone() -> None:
 
     clip = str(shipped.FOLDER / "picsnet-mini" / "clip")
     made, left_out = _likenesses(names=["clip_distance"], clip=clip)
-    assert not left_out and made["clip_distance"].made_with == clip
+    assert not left_out and clip in made["clip_distance"].made_with
     a, b = _pair(96)
     other = np.asarray(Image.fromarray(data.coffee()).resize((96, 96)))
     compare = made["clip_distance"].compare
     assert compare(a, a) == pytest.approx(0, abs=1e-5)
     assert 0 < compare(a, b) < compare(a, other)  # type: ignore[operator]
+
+
+def test_another_clip_in_the_same_folder_is_another_measure(tmp_path: Path) -> None:
+    from picsnet import shipped
+
+    clip = tmp_path / "clip"
+    shutil.copytree(shipped.FOLDER / "picsnet-mini" / "clip", clip)
+
+    def made_with() -> str:
+        stamps.forget()
+        return _likenesses(names=["clip_distance"], clip=str(clip))[0]["clip_distance"].made_with
+
+    before = made_with()
+    assert before == made_with()
+    os.utime(clip / "model.safetensors", (1, 1))
+    assert before != made_with()

@@ -20,6 +20,7 @@ from picsnet.evaluation.config import MeasuresConfig
 from picsnet.evaluation.edges import edge_agreement, thinned
 from picsnet.evaluation.fetched import fetched
 from picsnet.metrics import MS_SSIM_SHORTEST_SIDE, colour_error, map_ms_ssim
+from picsnet.weights import stamp_weights
 
 Pixels = NDArray[np.uint8]
 Compare = Callable[[Pixels, Pixels], float | None]
@@ -172,7 +173,9 @@ def _clip_maker(key: str) -> Callable[[MeasuresConfig, str], tuple[str, Compare]
         def compare(original: Pixels, decoded: Pixels) -> float:
             return 1 - clip.image_similarities(original, [decoded])[0]
 
-        return str(source), compare
+        # Its release, which may prepare pictures otherwise, and its files where they are here.
+        stamp = "; ".join([_version("transformers"), *stamp_weights([source])])
+        return f"{source} {hashlib.sha256(stamp.encode()).hexdigest()[:16]}", compare
 
     return make
 

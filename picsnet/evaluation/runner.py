@@ -241,6 +241,13 @@ class _Coding(L.LightningModule):
         self.pictures, no_pictures = likeness.load(self.settings.measures, "picture", device)
         self.sketches, no_sketches = likeness.load(self.settings.measures, "sketch", device)
         self.left_out = no_pictures | no_sketches
+        # By one process's files, as jobs are: copies on other machines may be of other times.
+        own = {one.name: one.made_with for one in [*self.pictures, *self.sketches]}
+        made_with = self.trainer.strategy.broadcast(own)
+        self.pictures, self.sketches = (
+            [replace(one, made_with=made_with.get(one.name, one.made_with)) for one in some]
+            for some in (self.pictures, self.sketches)
+        )
 
     def predict_step(self, batch: torch.Tensor, batch_idx: int) -> None:
         job = self.jobs[int(batch)]
