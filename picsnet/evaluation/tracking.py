@@ -79,7 +79,7 @@ def _charts(summary: Mapping[str, Any]) -> dict[str, Any]:
         codecs = list(dict.fromkeys(point["codec"] for point in points))
         curves = [
             sorted(
-                (point["bpp"]["mean"], point["measures"][name]["mean"])
+                (point["measures"][name]["bpp"], point["measures"][name]["mean"])
                 for point in points
                 if point["codec"] == codec
             )
