@@ -43,6 +43,7 @@ class KeptRows:
         self.path = path
         self._first = json.dumps(about, sort_keys=True)
         self._file: Any = None
+        self._made = False
         self._rows: dict[str, dict[str, Any]] = {}
         self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
 
@@ -100,6 +101,7 @@ class KeptRows:
 
     def __enter__(self) -> Self:
         try:
+            self._made = not self.path.parent.exists()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         except Timeout:
@@ -117,6 +119,9 @@ class KeptRows:
             self._file.close()
         Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
+        if self._made:
+            with contextlib.suppress(OSError):  # it is empty where a mistake ended the run
+                self.path.parent.rmdir()
 
 
 def _unwritable(path: Path, error: OSError) -> OutputError:

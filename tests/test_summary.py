@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from picsnet.evaluation.config import DatasetConfig, EvaluationConfig, MeasuresConfig
 from picsnet.evaluation.rows import Row, save_rows
 from picsnet.evaluation.summary import in_compressai_shape, save_summary, summarise
-from picsnet.report.comparing import bd_rates
+from picsnet.images import save_png
+from picsnet.report.comparing import OTHER_PICTURES, bd_rates
 from picsnet.report.loading import load_runs
 
 SETTINGS = ("q1", "q2", "q3")
@@ -90,7 +92,7 @@ def test_curves_of_other_pictures_have_no_bd_rate(tmp_path: Path) -> None:
     }
     for pair in (("lacking", "whole"), ("whole", "again")):
         assert rates[pair]["percent"] is None
-        assert rates[pair]["reason"] == "not of the same pictures"
+        assert rates[pair]["reason"] == OTHER_PICTURES
     assert rates["lacking", "again"]["percent"] == pytest.approx(0)
 
 
@@ -98,7 +100,25 @@ def test_a_curve_one_point_of_which_lacks_a_picture_has_no_bd_rate(tmp_path: Pat
     rows = [r for r in _codec("B") if (r.picture, r.setting) != ("hard", "q2")]
     summary = _summary(tmp_path, [*_codec("A"), *rows], "psnr")
     rates = bd_rates(summary["points"], summary["measures"])
-    assert [rate["reason"] for rate in rates] == ["not of the same pictures"] * 2
+    assert [rate["reason"] for rate in rates] == [OTHER_PICTURES] * 2
+
+
+def test_sketches_of_other_sizes_have_no_bd_rate(tmp_path: Path) -> None:
+    rows = []
+    for codec, side in (("small", 200), ("large", 400), ("alike", 400)):
+        save_png(np.zeros((side, side), np.uint8), tmp_path / f"{codec}.png")
+        rows += [
+            replace(_row("a", codec, setting, size, sketch_ms_ssim=quality), sketch=f"{codec}.png")
+            for setting, size, quality in (("q1", 100, 0.5), ("q2", 200, 0.7), ("q3", 300, 0.9))
+        ]
+    summary = _summary(tmp_path, rows, "sketch_ms_ssim")
+    rates = {
+        (rate["codec"], rate["anchor"]): rate
+        for rate in bd_rates(summary["points"], summary["measures"])
+    }
+    assert rates["small", "large"]["percent"] is None
+    assert rates["small", "large"]["reason"] == OTHER_PICTURES
+    assert rates["alike", "large"]["percent"] == pytest.approx(0)
 
 
 def test_pictures_that_are_too_small_are_counted_once(tmp_path: Path) -> None:

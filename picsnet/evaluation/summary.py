@@ -17,7 +17,7 @@
 
 ``low`` and ``high`` bound a 95 % bootstrap interval over pictures; null where there is none. A
 measure may be of fewer ``pictures`` than its point: its ``bpp`` is the mean over just these, and is
-what it is drawn against; ``of`` is the same for the same pictures, by name.
+what it is drawn against; ``of`` is the same for the same pictures, by name, and sizes of sketches.
 ``compressai/NAME.json`` has one codec each: ``{"name", "description", "results": {"bpp": [...],
 "psnr-rgb": [...], "ms-ssim-rgb": [...], "encoding_time": [...], "decoding_time": [...], ...}}``,
 one entry a setting, as CompressAI's ``compressai.utils.bench`` and ``plot`` read. There is one rate
@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from picsnet.evaluation.config import EvaluationConfig, MeasuresConfig
 from picsnet.evaluation.jobs import slug
@@ -81,7 +82,7 @@ def summarise(
         reasons, warnings = _add_sets(points, rows, wanted, config, run)
         left_out |= reasons
     for point in points:
-        _add_pictures(point, rows, config.measures.patch)
+        _add_pictures(point, rows, config.measures.patch, run)
     for name in config.measures.names:
         if name not in left_out and MEASURES[name].scope != "set":
             warnings += _too_small(name, rows, failures)
@@ -213,15 +214,26 @@ def _point(rows: list[Row], config: EvaluationConfig) -> dict[str, Any]:
     }
 
 
-def _add_pictures(point: dict[str, Any], rows: Sequence[Row], patch: int) -> None:
+def _add_pictures(point: dict[str, Any], rows: Sequence[Row], patch: int, run: Path) -> None:
     """To each measure of a point: of how many pictures it is, of which, and their mean rate."""
     own = [row for row in rows if (row.codec, row.setting) == (point["codec"], point["setting"])]
     for name, value in point["measures"].items():
         some = [row for row in own if _has(row, name, patch)]
-        names = json.dumps(sorted(row.picture for row in some))
+        # Codecs sketch at sizes of their own, which measures of sketches depend on.
+        maps = MEASURES[name].scope == "sketch"
+        what = sorted([row.picture, _map_size(run, row) if maps else ""] for row in some)
         value["pictures"] = len(some)
         value["bpp"] = statistics.fmean(row.bpp for row in some)
-        value["of"] = hashlib.sha256(names.encode()).hexdigest()[:12]
+        value["of"] = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+
+
+def _map_size(run: Path, row: Row) -> str:
+    """Of a row's sketch, as far as its file tells."""
+    try:
+        with Image.open(run / str(row.sketch)) as sketch:
+            return f"{sketch.width}x{sketch.height}"
+    except OSError:
+        return "unknown"
 
 
 def _has(row: Row, name: str, patch: int) -> bool:

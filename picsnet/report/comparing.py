@@ -9,7 +9,7 @@ from typing import Any
 from picsnet.metrics import bd_rate, ms_ssim_db, upper_hull
 
 FEWEST_POINTS = 2
-OTHER_PICTURES = "not of the same pictures"
+OTHER_PICTURES = "not of the same pictures, or of sketches of other sizes"
 _NEARLY_ONE = 1 - 1e-9  # so that identical pictures have decibels too
 
 Curve = tuple[list[float], list[float]]
