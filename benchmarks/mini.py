@@ -7,9 +7,8 @@ with opponents that get as many bytes: AVIF and WebP at low qualities and downsc
 MS-SSIM of those that fit, or the smallest file if none does), and the picture's mean colour; and
 with the decoder itself without text, without sketch, and with another picture's sketch. What these
 are worth is told by pictures of one candidate each, since to choose among several favours what they
-were chosen by. Writes
-``mini.json`` and ``contact_sheet.jpg`` (original, decoded sketch, decoded photograph) to
-``out/mini``.
+were chosen by. Writes ``mini.json`` and ``contact_sheet.jpg`` (original, decoded sketch, decoded
+photograph) to ``out/mini``.
 
 Measures, at the original's size unless said otherwise: MS-SSIM of luminance; colour error, the mean
 CIELAB distance of the means of a 16x16 grid; sketch agreement, the F-measure of thinned sketches

@@ -10,6 +10,7 @@ was killed goes on where it stopped.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import signal
@@ -284,13 +285,9 @@ class _Coding(L.LightningModule):
         return point
 
     def _warm_up(self, point: Point) -> str:
-        """Load a point's models by coding a picture; why it cannot be used, or nothing.
-
-        The largest pictures come first, since some codecs cannot code tiny ones.
-        """
-        paths = {job.picture.path: self.run / job.picture.path for job in self.jobs}.values()
+        """Load a point's models by coding a picture; why it cannot be used, or nothing."""
         reason = ""
-        for path in sorted(paths, key=_warm_up_pixels, reverse=True)[:WARM_UP_PICTURES]:
+        for path in self._warm_up_pictures:
             try:
                 small = load_rgb(path)[:WARM_UP_SIDE, :WARM_UP_SIDE]
                 point.decode(point.encode(small).data)
@@ -299,6 +296,12 @@ class _Coding(L.LightningModule):
             else:
                 return ""
         return reason
+
+    @functools.cached_property
+    def _warm_up_pictures(self) -> list[Path]:
+        """The largest ones, since some codecs cannot code tiny ones."""
+        paths = dict.fromkeys(self.run / job.picture.path for job in self.jobs)
+        return sorted(paths, key=_warm_up_pixels, reverse=True)[:WARM_UP_PICTURES]
 
     def _reason(self, error: Exception) -> str:
         """In one line; others' libraries raise what they like, be it for one picture only."""

@@ -40,15 +40,12 @@ def bd_rates(
     codecs = list(dict.fromkeys(point["codec"] for point in points))
     found = []
     for name, measure in measures.items():
+        owns = {codec: _with_measure(points, codec, name) for codec in codecs}
+        owns = {codec: own for codec, own in owns.items() if len(own) >= FEWEST_POINTS}
+        of = {codec: {p["measures"][name]["of"] for p in own} for codec, own in owns.items()}
         for scale in ("values", "dB") if name.endswith("ms_ssim") else ("values",):
-            owns = {codec: _with_measure(points, codec, name) for codec in codecs}
-            owns = {codec: own for codec, own in owns.items() if len(own) >= FEWEST_POINTS}
             curves = {
                 codec: _curve(own, name, measure["higher_is_better"], scale)
-                for codec, own in owns.items()
-            }
-            of = {
-                codec: {point["measures"][name]["of"] for point in own}
                 for codec, own in owns.items()
             }
             found += [
