@@ -53,6 +53,7 @@ from picsnet.ntc.hyperprior import (
     scale_of_index,
 )
 from picsnet.ntc.layers import LowerBound, ResidualBlock, conv3x3, subpel_conv3x3
+from picsnet.ntc.rounded import rounded_log_likelihoods
 
 STEPS = 4
 MIN_LOG_LIKELIHOOD = -60.0
@@ -60,9 +61,6 @@ MIN_LOG_LIKELIHOOD = -60.0
 
 MIN_LOG_PROBABILITY = -PRECISION * math.log(2)
 """As files are coded: tables count in units of 2^-24, and symbols beyond their ends are clipped."""
-
-STEEPEST = 20.0
-"""Nats that a unit of a latent may cost, as far as gradients know; the next unit costs more."""
 
 _STEP_OF_POSITION = (0, 2, 3, 1)
 """Step in which channel group 0 of a cell's position comes; group g comes g steps later."""
@@ -411,28 +409,12 @@ class SketchContext(FileNTC):
         for step, target in enumerate(cells.split(y)):
             means, indexes = self.context.step(step, seen, quality, exact=not relaxed)
             steps.append(round_through(target - means) + means)
-            found = self._log_likelihoods(target - means, scale_of_index(indexes))
+            found = rounded_log_likelihoods(target - means, scale_of_index(indexes))
             lowest = self.lowest(found) if relaxed else found.clamp(min=MIN_LOG_PROBABILITY)
             likelihoods.append(torch.exp(lowest))
             seen.append(self.context.as_seen(steps[-1]).to(kind))
         restored = self.gains.restore(cells.join(steps), quality)
         return restored, {"y": cells.join(likelihoods), "z": z_likelihoods}
-
-    def _log_likelihoods(self, rest: Tensor, scales: Tensor) -> Tensor:
-        """Log-probabilities of round(rest) under Gaussians, with gradients that descent can use.
-
-        Noise in place of rounding, as is usual, tells scales too little here: nearly all latents
-        are sure zeros, and noise puts each at 0.12 bits where rounding puts it at none, four times
-        the whole rate at low lambdas. So scales learn from rounded latents. Latents and means learn
-        from what noise would tell them on average: the slope of the cost, averaged over the unit
-        around them, which is the difference of the costs at its ends.
-        """
-        rounded = _log_mass(rest.round().detach(), scales)
-        with torch.no_grad():
-            slope = _log_mass(rest + 0.5, scales) - _log_mass(rest - 0.5, scales)
-            slope = slope.clamp(-STEEPEST, STEEPEST)
-        soft = slope * rest
-        return rounded + soft - soft.detach()
 
     @torch.no_grad()
     def analyse(self, x: Tensor, limits: Limits, quality: Tensor) -> list[Part]:
@@ -520,14 +502,6 @@ def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Constants, copied once: each copy would let the host wait for the device."""
     with torch.inference_mode(False):
         return torch.tensor(values, device=device)
-
-
-def _log_mass(values: Tensor, scales: Tensor) -> Tensor:
-    """log of a zero-mean Gaussian's mass within half a unit of values, also far out."""
-    near = torch.special.log_ndtr((0.5 - values.abs()) / scales)
-    far = torch.special.log_ndtr((-0.5 - values.abs()) / scales)
-    log_mass: Tensor = near + torch.log1p(-torch.exp(far - near))
-    return log_mass
 
 
 def _blocks(channels: int, count: int) -> list[nn.Module]:
