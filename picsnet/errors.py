@@ -45,6 +45,10 @@ class CheckpointError(PicsnetError):
     """A checkpoint is missing, damaged, or for another architecture."""
 
 
+class DivergedError(PicsnetError):
+    """A training's weights have become infinite or no numbers; no further step would mend them."""
+
+
 class OutputError(PicsnetError):
     """A result cannot be written (no space, no permission, in the way of something)."""
 

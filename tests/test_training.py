@@ -89,6 +89,24 @@ def saved(path: Path) -> dict[str, Tensor]:
 STEPS = ("trainer.max_steps=300", "trainer.checkpoint_every=10", "trainer.val_every=120")
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["after-a-checkpoint", "before-any"])
+def test_a_run_that_diverges_ends_and_keeps_the_weights_from_before(
+    kept: bool, maps_folder: Path, tmp_path: Path
+) -> None:
+    every = "trainer.checkpoint_every=1" if kept else "trainer.checkpoint_every=20"
+    steep = ("optim.lr=1e30", "optim.warmup_steps=0", "trainer.log_every=10")
+    result = train(maps_folder, tmp_path, "trainer.max_steps=40", every, *steep)
+    assert result.returncode == 1
+    message = result.stderr.strip().splitlines()[-1]
+    assert message.startswith("picsnet: error: ") and "diverged" in message
+    assert "optim.lr" in message and "of 40" in message
+    assert last(tmp_path).is_file() is kept
+    assert (f"init_from={last(tmp_path)}" in message) is kept
+    if kept:
+        weights = torch.load(last(tmp_path), weights_only=True)["state_dict"].values()
+        assert all(tensor.isfinite().all() for tensor in weights)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(maps_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("whole")

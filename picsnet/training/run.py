@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from picsnet.config import RunConfig, to_dict
 from picsnet.devices import has_amx
-from picsnet.errors import CheckpointError, ConfigError, OutputError
+from picsnet.errors import CheckpointError, ConfigError, DivergedError, OutputError
 from picsnet.saved import read_saved
 from picsnet.training.environment import save_description
 from picsnet.training.stepped import SteppedModule
@@ -73,13 +73,18 @@ def choose_precision(asked: str) -> str:
 
 
 class LastCheckpoint(Callback):
-    """Writes ``last.ckpt`` every few steps and when the run ends; whole or not at all."""
+    """Writes ``last.ckpt`` every few steps and when the run ends; whole or not at all.
+
+    Weights that have diverged are not written over those from before: the run ends. They are
+    looked at before each writing, and at every step that is logged.
+    """
 
     def __init__(self, folder: Path, every: int, keep_every: int) -> None:
         self.folder, self.every, self.keep_every = folder, every, keep_every
         self._saved_at = -1
 
-    def _save(self, trainer: L.Trainer, name: str) -> None:
+    def _save(self, trainer: L.Trainer, module: SteppedModule, name: str) -> None:
+        self._check_finite(module)
         target = self.folder / name
         beside = self.folder / f".{name}.part"
         try:
@@ -99,15 +104,30 @@ class LastCheckpoint(Callback):
         assert isinstance(pl_module, SteppedModule)
         step = pl_module.batches_seen
         if step % self.every == 0:
-            self._save(trainer, LAST)
+            self._save(trainer, pl_module, LAST)
             self._saved_at = step
         if self.keep_every and step % self.keep_every == 0:
-            self._save(trainer, f"step-{step:07d}.ckpt")
+            self._save(trainer, pl_module, f"step-{step:07d}.ckpt")
+        if step % pl_module.log_every == 0:  # the device is waited for then anyway
+            self._check_finite(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SteppedModule)
         if pl_module.batches_seen != self._saved_at:
-            self._save(trainer, LAST)
+            self._save(trainer, pl_module, LAST)
+
+    def _check_finite(self, module: SteppedModule) -> None:
+        # One number for each tensor, one wait for the device for all.
+        sums = [p.detach().sum(dtype=torch.float32) for p in module.network.parameters()]
+        if torch.stack(sums).isfinite().all():
+            return
+        last = self.folder / LAST
+        before = f"begin anew, name=NEW_NAME init_from={last}, with" if last.is_file() else "set"
+        mend = f"{before} a lower optim.lr or optim.clip_norm"
+        raise DivergedError(
+            f"{self.folder.parent}: diverged, weights are infinite or no numbers at step "
+            f"{module.batches_seen} of {module.total_steps}; {mend}"
+        )
 
 
 class GracefulStop(Callback):
