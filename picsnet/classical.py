@@ -15,6 +15,7 @@ codec here stores the size to show a picture at. They count as rate.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from picsnet.errors import DataError, UsageError
 
@@ -32,6 +33,9 @@ Pixels = NDArray[np.uint8]
 
 CODECS = ("AVIF", "JPEG", "JPEG2000", "JXL", "WEBP")
 """Codecs by Pillow's names."""
+
+_FEATURES = {"AVIF": "avif", "JPEG": "jpg", "JPEG2000": "jpg_2000", "WEBP": "webp"}
+"""As Pillow tells their versions; it leaves JPEG XL to a plugin."""
 
 DOWNSCALES = (1, 2, 4, 8, 16, 32)
 
@@ -191,6 +195,27 @@ def why_missing(codec: str) -> str | None:
     except (OSError, ValueError, RuntimeError, DataError) as error:
         return f"this Pillow fails to code with it ({error}); install another build"
     return None
+
+
+def made_with(codec: str) -> str:
+    """The versions that a codec's files depend on, e.g. ``pillow 12.0.0, avif 1.3.0``.
+
+    Args:
+        codec: one of CODECS.
+    """
+    if codec == "JXL":
+        of_codec = _version("pillow-jxl-plugin")
+    else:
+        name = _FEATURES[codec]
+        of_codec = f"{name} {features.version(name) or 'missing'}"
+    return f"{_version('pillow')}, {of_codec}"
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{package} missing"
 
 
 def _register() -> None:

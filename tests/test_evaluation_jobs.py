@@ -9,9 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import features
 
 from picsnet import shipped, stamps
-from picsnet.evaluation.config import CodecConfig, IllmConfig, PicsConfig, SketchConfig, ZooConfig
+from picsnet.evaluation.config import (
+    ClassicalConfig,
+    CodecConfig,
+    IllmConfig,
+    PicsConfig,
+    SketchConfig,
+    ZooConfig,
+)
 from picsnet.evaluation.jobs import Picture, make_jobs
 from picsnet.shipped import CARD, SPEC_FILE, WEIGHTS
 from tests.conftest import WEIGHTS_BY_NAME, write_named_weights
@@ -85,6 +93,28 @@ def test_weights_of_other_codecs_count(
     before = _key(config)
     Path("own").write_text("other")
     assert _key(config) != before
+
+
+@pytest.mark.parametrize(("codec", "feature"), [("WEBP", "webp"), ("JPEG2000", "jpg_2000")])
+def test_classical_files_are_coded_anew_by_another_version_of_their_codec(
+    codec: str, feature: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "version", {feature: "1.0", "avif": "1.0"}.get)
+    before, other = _key(ClassicalConfig(codec=codec)), _key(ClassicalConfig(codec="AVIF"))
+    monkeypatch.setattr(features, "version", {feature: "1.1", "avif": "1.0"}.get)
+    assert _key(ClassicalConfig(codec=codec)) != before
+    assert _key(ClassicalConfig(codec="AVIF")) == other
+
+
+@pytest.mark.parametrize("codec", ["WEBP", "JXL"])
+def test_classical_files_are_coded_anew_by_another_package(
+    codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _key(ClassicalConfig(codec=codec))
+    package = "pillow-jxl-plugin" if codec == "JXL" else "pillow"
+    versions = {"pillow": "1.0", "pillow-jxl-plugin": "1.0", package: "1.1"}
+    monkeypatch.setattr("importlib.metadata.version", versions.__getitem__)
+    assert _key(ClassicalConfig(codec=codec)) != before
 
 
 def test_words_that_are_folders_by_chance_do_not_count(

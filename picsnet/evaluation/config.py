@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 from omegaconf import DictConfig, OmegaConf
 
 from picsnet import shipped
+from picsnet.classical import CODECS, made_with
 from picsnet.config import read_config, to_object
 from picsnet.errors import ConfigError
 from picsnet.evaluation.measures import MEASURES
@@ -86,7 +87,7 @@ class CodecConfig:
         return self
 
     def stamps(self) -> list[str]:
-        """What changes when weights on this machine do that it names."""
+        """What changes when weights on this machine do that it names, or libraries that code."""
         return []
 
 
@@ -144,6 +145,10 @@ class ClassicalConfig(CodecConfig):
     kind: str = KIND
     codec: str = "???"  # AVIF, JPEG, JPEG2000, JXL or WEBP
     points: list[list[float]] = field(default_factory=list)  # [quality, downscale] each
+
+    def stamps(self) -> list[str]:
+        """Of the libraries that code."""
+        return [made_with(self.codec)] if self.codec in CODECS else []
 
 
 @dataclass
