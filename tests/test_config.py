@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from picsnet.checkpoints import load_model
 from picsnet.config import EdgeRunConfig, NTCRunConfig, load_config, to_dict
 from picsnet.errors import ConfigError
 from picsnet.ntc import build
@@ -27,6 +28,14 @@ def test_every_sketch_configuration_loads_and_builds(path: Path) -> None:
     assert f"lambda{config.lmbda}" in path.stem == config.name
     if config.model.architecture != "cheng2020-attn-sketch":
         build(config.model.architecture, config.model.options)
+
+
+def test_the_range_configuration_trains_the_network_that_ships() -> None:
+    config = load_config("sketch_ntc_range.yaml", [DATA])
+    assert isinstance(config, NTCRunConfig)
+    card = load_model("sketch_ntc_range").card
+    assert config.model.architecture == card["architecture"]
+    assert config.model.options == card["options"]
 
 
 def test_the_edge_configuration_loads_by_name() -> None:
