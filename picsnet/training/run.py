@@ -83,8 +83,7 @@ class LastCheckpoint(Callback):
         self.folder, self.every, self.keep_every = folder, every, keep_every
         self._saved_at = -1
 
-    def _save(self, trainer: L.Trainer, module: SteppedModule, name: str) -> None:
-        self._check_finite(module)
+    def _save(self, trainer: L.Trainer, name: str) -> None:
         target = self.folder / name
         beside = self.folder / f".{name}.part"
         try:
@@ -103,18 +102,20 @@ class LastCheckpoint(Callback):
     ) -> None:
         assert isinstance(pl_module, SteppedModule)
         step = pl_module.batches_seen
+        # At these steps the device is waited for anyway.
+        if any(n and step % n == 0 for n in (self.every, self.keep_every, pl_module.log_every)):
+            self._check_finite(pl_module)
         if step % self.every == 0:
-            self._save(trainer, pl_module, LAST)
+            self._save(trainer, LAST)
             self._saved_at = step
         if self.keep_every and step % self.keep_every == 0:
-            self._save(trainer, pl_module, f"step-{step:07d}.ckpt")
-        if step % pl_module.log_every == 0:  # the device is waited for then anyway
-            self._check_finite(pl_module)
+            self._save(trainer, f"step-{step:07d}.ckpt")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SteppedModule)
         if pl_module.batches_seen != self._saved_at:
-            self._save(trainer, pl_module, LAST)
+            self._check_finite(pl_module)
+            self._save(trainer, LAST)
 
     def _check_finite(self, module: SteppedModule) -> None:
         # One number for each tensor, one wait for the device for all.
