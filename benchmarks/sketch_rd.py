@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from picsnet.checkpoints import SketchModel
-from picsnet.classical import CODECS, grid, why_missing
+from picsnet.classical import CODECS, FEATURES, grid, why_missing
 from picsnet.errors import DataError, PicsnetError, UsageError
 from picsnet.evaluation.edges import edge_agreement, thinned
 from picsnet.files import IMAGE_SUFFIXES, InputFile, atomic_write, expand_inputs
@@ -571,7 +571,7 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
-    for feature in ("avif", "jpg", "jpg_2000", "webp"):
+    for feature in FEATURES.values():
         found[feature] = str(features.version(feature))
     return found
 

@@ -34,7 +34,7 @@ Pixels = NDArray[np.uint8]
 CODECS = ("AVIF", "JPEG", "JPEG2000", "JXL", "WEBP")
 """Codecs by Pillow's names."""
 
-_FEATURES = {"AVIF": "avif", "JPEG": "jpg", "JPEG2000": "jpg_2000", "WEBP": "webp"}
+FEATURES = {"AVIF": "avif", "JPEG": "jpg", "JPEG2000": "jpg_2000", "WEBP": "webp"}
 """As Pillow tells their versions; it leaves JPEG XL to a plugin."""
 
 DOWNSCALES = (1, 2, 4, 8, 16, 32)
@@ -206,7 +206,7 @@ def made_with(codec: str) -> str:
     if codec == "JXL":
         of_codec = _version("pillow-jxl-plugin")
     else:
-        name = _FEATURES[codec]
+        name = FEATURES[codec]
         of_codec = f"{name} {features.version(name) or 'missing'}"
     return f"{_version('pillow')}, {of_codec}"
 
