@@ -1,7 +1,7 @@
-"""docs/format.md is enough to write another decoder: here is one, in integers alone.
+"""docs/format.md is enough to write another decoder: here is one, in integers up to the synthesis.
 
 It knows nothing of picsnet's networks, reads the models' tensors as they are stored, and must find
-the same latents in the test vectors as picsnet does.
+the same latents in the test vectors as picsnet does, and the same maps to a level.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.numpy import load_file
 
 from picsnet.bitstream import read
@@ -20,6 +22,7 @@ from picsnet.codec import decode_latents
 from tests.vectors import FOLDER, index, models
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 MASK = 2**64 - 1
 
 
@@ -107,10 +110,11 @@ def relu(sums: Ints, unit: int = 1024) -> Ints:
     return np.clip(halves_to_even(sums, unit), 0, 16383)
 
 
-def shuffle(x: Ints) -> Ints:
-    """Pixel shuffle by 2."""
+def shuffle(x: NDArray[Any], by: int = 2) -> NDArray[Any]:
+    """Pixel shuffle."""
     c, h, w = x.shape
-    return x.reshape(c // 4, 2, 2, h, w).transpose(0, 3, 1, 4, 2).reshape(c // 4, 2 * h, 2 * w)
+    c //= by * by
+    return x.reshape(c, by, by, h, w).transpose(0, 3, 1, 4, 2).reshape(c, by * h, by * w)
 
 
 def read_sorted(stream: Stream, tables: Tensors, indexes: Ints) -> Ints:
@@ -142,11 +146,16 @@ def hyperprior(stream: Stream, model: Tensors, h: int, w: int) -> Ints:
     return 64 * read_sorted(stream, model, indexes) + means
 
 
+def operating_point(stream: Stream, model: Tensors) -> int:
+    """The first symbol of a stream of a network for a range."""
+    points = 8 * (len(model.card["options"]["lambdas"]) - 1) + 1
+    share, more = divmod(2**24, points)
+    return stream.symbol([share + (k < more) for k in range(points)])
+
+
 def context(stream: Stream, model: Tensors, h: int, w: int) -> Ints:
     """y_hat (M, h, w) in units of 1/64."""
-    M, points = model.M, 8 * (len(model.card["options"]["lambdas"]) - 1) + 1
-    share, more = divmod(2**24, points)
-    q = stream.symbol([share + (k < more) for k in range(points)])
+    M, q = model.M, operating_point(stream, model)
     z = read_z(stream, model, h, w)
     hc, wc = -(-h // 2), -(-w // 2)
     x = shuffle(model.convolution(z, "context.conv1"))[:, :hc, :wc]
@@ -179,6 +188,49 @@ def context(stream: Stream, model: Tensors, h: int, w: int) -> Ints:
     return y_hat[:, :h, :w]
 
 
+def restored(y_hat: Ints, model: Tensors, stream: Stream) -> Floats:
+    """Latents as the synthesis takes them."""
+    y = y_hat / 64
+    if model.card["architecture"] == "picsnet-hyperprior":
+        return y
+    level, share = divmod(operating_point(stream, model), 8)
+    vectors = [
+        model.of[f"gains.{name}.vectors"].astype(float) for name in ("log_inverse", "offset")
+    ]
+    after = min(level + 1, len(vectors[0]) - 1)
+    inverse, offset = (((8 - share) * v[level] + share * v[after]) / 8 for v in vectors)
+    result: Floats = y * np.exp(inverse)[:, None, None] + offset[:, None, None]
+    return result
+
+
+def synthesis(y: Floats, model: Tensors, height: int, width: int) -> Ints:
+    """The map, by the names of the stored tensors."""
+
+    def convolution(x: Floats, name: str) -> Floats:
+        weight, bias = (model.of[f"{name}.{part}"].astype(float) for part in ("weight", "bias"))
+        h, w = x.shape[1:]
+        x = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+        windows = np.stack([x[:, i : i + h, j : j + w] for i in range(3) for j in range(3)])
+        kernels = weight.reshape(*weight.shape[:2], 9)
+        result: Floats = np.tensordot(kernels, windows, ([1, 2], [1, 0])) + bias[:, None, None]
+        return result
+
+    def leaky(x: Floats) -> Floats:
+        return np.where(x < 0, 0.01 * x, x)
+
+    for k in sorted({int(name.split(".")[1]) for name in model.of if name.startswith("g_s.")}):
+        name = f"g_s.{k}"
+        if f"{name}.weight" in model.of:
+            y = convolution(y, name)
+        elif f"{name}.0.weight" in model.of:
+            y = shuffle(convolution(y, f"{name}.0"))
+        else:
+            y = y + leaky(convolution(leaky(convolution(y, f"{name}.conv1")), f"{name}.conv2"))
+    assert len(y) == 16
+    cut = np.clip(shuffle(y, 4)[0, :height, :width], 0, 1)
+    return np.rint(255 * cut).astype(np.int64)
+
+
 DECODERS: dict[str, Callable[[Stream, Tensors, int, int], Ints]] = {
     "picsnet-hyperprior": hyperprior,
     "picsnet-context": context,
@@ -202,11 +254,18 @@ def _with_symbols() -> list[str]:
 
 
 @pytest.mark.parametrize("name", _with_symbols())
-def test_another_decoder_finds_the_same_latents(name: str, stored: dict[str, Tensors]) -> None:
+def test_another_decoder_finds_the_same_latents_and_map(
+    name: str, stored: dict[str, Tensors]
+) -> None:
     file = read((FOLDER / name).read_bytes())
     assert file.sketch is not None
     model = stored[file.sketch.fingerprint.hex()]
     h, w = -(-file.height // 16), -(-file.width // 16)
-    found = DECODERS[model.card["architecture"]](Stream(file.sketch.stream), model, h, w)
-    expected = decode_latents(file.sketch.stream, (h, w), models()[file.sketch.fingerprint])
+    stream = file.sketch.stream
+    found = DECODERS[model.card["architecture"]](Stream(stream), model, h, w)
+    expected = decode_latents(stream, (h, w), models()[file.sketch.fingerprint])
     assert np.array_equal(found, (64 * expected.y_hat[0].numpy()).astype(np.int64))
+
+    made = synthesis(restored(found, model, Stream(stream)), model, file.height, file.width)
+    stored_map = np.asarray(Image.open((FOLDER / name).with_suffix(".png")), dtype=np.int64)
+    assert np.abs(made - stored_map).max() <= 1
