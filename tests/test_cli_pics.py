@@ -162,6 +162,17 @@ def test_prompts_from_a_table(photos: Path, tmp_path: Path) -> None:
     assert prompter(items[0]) == "a house, red"
     with pytest.raises(DataError, match=r"b\.jpg: no line"):
         prompter(items[1])
+    table.write_bytes(b"file,prompt\ra.png,a house\rb.jpg,a dog\r")  # as a Mac once ended lines
+    assert [user_prompts(None, str(table), 2)(item) for item in items] == ["a house", "a dog"]
+    for rows, words in {
+        "a.png,a house, red\n": "line 2 has more columns",  # else "a house" would be sent
+        'a.png,"a house\nb.jpg,a dog\n': "cannot be read",  # else one prompt of two lines
+        f"a.png,{'x' * 140_000}\n": "cannot be read",
+    }.items():
+        table.write_text(f"file,prompt\n{rows}")
+        with pytest.raises(DataError, match=words) as caught:
+            user_prompts(None, str(table), 2)
+        assert "\n" not in str(caught.value)
     table.write_text("name,text\na.png,x\n")
     with pytest.raises(DataError, match="columns"):
         user_prompts(None, str(table), 2)

@@ -60,10 +60,25 @@ def _text(path: Path) -> str:
 
 
 def _read_table(path: Path) -> dict[str, str]:
-    rows = csv.DictReader(io.StringIO(_text(path)))
-    if not {"file", "prompt"} <= set(rows.fieldnames or ()):
-        raise DataError(f"{path}: needs a first line that names the columns: file,prompt")
-    return {(row["file"] or "").strip(): (row["prompt"] or "").strip() for row in rows}
+    # Lines may end as any system ends them. Strict: a quote that is left open would make one prompt
+    # of all that follows.
+    rows = csv.DictReader(io.StringIO(_text(path), newline=None), strict=True)
+    table: dict[str, str] = {}
+    try:
+        if not {"file", "prompt"} <= set(rows.fieldnames or ()):
+            raise DataError(f"{path}: needs a first line that names the columns: file,prompt")
+        for row in rows:
+            if None in row:  # what is beyond the columns: the rest of a prompt, mostly
+                raise DataError(
+                    f"{path}: line {rows.line_num} has more columns than the first one names; put "
+                    'a prompt with commas in quotes: "a house, red"'
+                )
+            table[(row["file"] or "").strip()] = (row["prompt"] or "").strip()
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: line {rows.line_num} cannot be read ({error}); mend its quotes"
+        ) from None
+    return table
 
 
 def _look_up(table: dict[str, str], item: InputFile, name: str) -> str:
