@@ -150,6 +150,21 @@ def test_impossible_wishes_end_in_one_line(
     assert not target.exists()
 
 
+def test_parts_of_two_pictures_are_not_mixed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = [tmp_path / folder / "same.png" for folder in ("one", "two")]
+    for seed, path in enumerate(pictures):
+        path.parent.mkdir()
+        photograph(seed).save(path)
+    # Without -o their files lie beside them, and are two.
+    parts = ["--save-parts", tmp_path / "parts", "--mode", "pics"]
+    assert run("encode", *pictures, *parts, "--decoder", "sd21-hed") == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1 and "would both be written" in errors[0]
+    assert not (tmp_path / "parts").exists()
+
+
 def test_prompts_from_a_table(photos: Path, tmp_path: Path) -> None:
     from picsnet.cli.prompts import user_prompts
     from picsnet.errors import DataError, UsageError

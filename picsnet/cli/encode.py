@@ -115,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
     mode = _mode(args)
     inputs = expand_inputs(args.images, IMAGE_SUFFIXES)
     pairs = output_paths(inputs, args.output, ".pics")
+    if args.save_parts is not None:
+        _check_parts(args.save_parts, inputs)
     prompter = user_prompts(args.prompt, args.prompts, len(pairs))
     settings = many.settings(args, mode)
     code = functools.partial(_code, prompter)
@@ -143,7 +145,7 @@ def _code(
         for pair, coded in zip(chunk, encoder.code(paths, prompts), strict=True):
             records.append(_written(pair, coded))
             if args.save_parts:
-                _save_parts(Path(args.save_parts), pair[0], encoder, coded)
+                _save_parts(args.save_parts, pair[0], encoder, coded)
         return records
 
     # Sketches are coded side by side, prompts found for several pictures together.
@@ -173,12 +175,33 @@ def _written(pair: Pair, coded: Coded) -> Record:
     }
 
 
-def _save_parts(folder: Path, item: InputFile, encoder: Encoder, coded: Coded) -> None:
+def _parts_folder(folder: str, item: InputFile) -> Path:
+    return Path(folder) / item.relative.with_suffix("")
+
+
+def _check_parts(folder: str, inputs: list[InputFile]) -> None:
+    """Refuse pictures of one name: files beside pictures of two folders are two, their parts not.
+
+    Raises:
+        UsageError: the parts of two would be written to one place.
+    """
+    taken: dict[Path, Path] = {}
+    for item in inputs:
+        place = _parts_folder(folder, item)
+        other = taken.setdefault(place, item.path)
+        if other != item.path:
+            raise UsageError(
+                f"--save-parts {folder}: the parts of {other} and of {item.path} would both be "
+                f"written to {place}; name the folder that has both, or code them apart"
+            )
+
+
+def _save_parts(folder: str, item: InputFile, encoder: Encoder, coded: Coded) -> None:
     from picsnet.parts import save_parts
 
     assert encoder.pics is not None and coded.encoding is not None  # `_mode` saw to it
     decoded = encoder.pics.decode_parts([coded.data])[0]
-    save_parts(folder / item.relative.with_suffix(""), coded.encoding, decoded)
+    save_parts(_parts_folder(folder, item), coded.encoding, decoded)
 
 
 def _mode(args: argparse.Namespace) -> str:
