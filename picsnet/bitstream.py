@@ -132,12 +132,7 @@ def read(
         TruncatedFileError, ChecksumError: as they say.
     """
     layout = _layout(data, name)
-    pixels = layout.width * layout.height
-    if max_pixels is not None and pixels > max_pixels:
-        raise ImageSizeError(
-            f"{name}: is {layout.width}x{layout.height}, {pixels} pixels, and at most {max_pixels} "
-            "are allowed; allow more with --max-pixels"
-        )
+    check_pixels(layout.width, layout.height, max_pixels, f"{name}:")
     if layout.damage is not None and not (partial and layout.layers):
         raise layout.damage
     text: bytes | None = None
@@ -149,6 +144,20 @@ def read(
         else:
             sketch = SketchLayer(body[:FINGERPRINT_BYTES], body[FINGERPRINT_BYTES:])
     return PicsFile(layout.width, layout.height, text, sketch, layout.missing)
+
+
+def check_pixels(width: int, height: int, most: int | None, what: str) -> None:
+    """Refuse what is larger than its receiver allows.
+
+    Raises:
+        ImageSizeError: it has more pixels than ``most``.
+    """
+    pixels = width * height
+    if most is not None and pixels > most:
+        raise ImageSizeError(
+            f"{what} is {width}x{height}, {pixels} pixels, and at most {most} are allowed; "
+            "allow more with --max-pixels"
+        )
 
 
 def layer_bytes(data: bytes, *, name: str = "<bytes>") -> dict[str, int]:

@@ -95,6 +95,12 @@ def test_prompts_beside_pictures_and_a_cut_file(
     assert run("decode", out / "a.pics", "--sketch-only", "-o", tmp_path / "sketch.png") == 0
     assert Image.open(tmp_path / "sketch.png").size == (344, 256)
 
+    # It is larger than its picture, and has to be allowed too.
+    few = ["--max-pixels", "20000", "-o", tmp_path / "none.png"]
+    assert run("decode", out / "a.pics", "--sketch-only", *few) == 1
+    assert "its sketch is 344x256" in capsys.readouterr().err
+    assert not (tmp_path / "none.png").exists()
+
     data = (out / "b.pics").read_bytes()
     (out / "b.pics").write_bytes(data[:-3])
     capsys.readouterr()

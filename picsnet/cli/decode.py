@@ -150,17 +150,20 @@ class _Receiver:
 
     def sketch(self, file: PicsFile, name: str, stages: Stages) -> tuple[NDArray[np.uint8], Record]:
         """(pixels, record) of a file's sketch."""
+        from picsnet.bitstream import check_pixels
         from picsnet.decoder.geometry import working_size
         from picsnet.errors import UnsupportedLayerError
         from picsnet.textlayer import read_head
 
         if file.sketch is None:
             raise UnsupportedLayerError(f"{name}: holds no sketch; decode it without --sketch-only")
-        # Loading a model is paid once, not by the file that comes first.
-        codec = self._codec(file.sketch.fingerprint, name)
         size = (file.width, file.height)
         if file.text is not None:
             size = working_size(*size, read_head(file.text, name).size)
+            # The file says it, not the decoder: it may be 4096x1024 for a picture of 64x16.
+            check_pixels(*size, self.args.max_pixels, f"{name}: its sketch")
+        # Loading a model is paid once, not by the file that comes first.
+        codec = self._codec(file.sketch.fingerprint, name)
         pixels = codec.decode_stream(file.sketch.stream, size[1], size[0], name, stages)
         return pixels, {"model": codec.model.name}
 
