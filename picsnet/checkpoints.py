@@ -24,7 +24,7 @@ from torch import Tensor
 
 from picsnet import shipped
 from picsnet.entropy import FrequencyTables
-from picsnet.errors import CheckpointError
+from picsnet.errors import CheckpointError, ConfigError
 from picsnet.files import atomic_write
 from picsnet.ntc import build
 from picsnet.ntc.base import FileNTC
@@ -264,7 +264,10 @@ def _assemble(
     prior: bool = True,
 ) -> SketchModel:
     architecture = card.get("architecture")
-    network = build(str(architecture), card.get("options") or {}, prior)
+    try:
+        network = build(str(architecture), card.get("options") or {}, prior)
+    except ConfigError as error:
+        raise CheckpointError(f"{name}: its card is damaged: {error}") from None
     if not isinstance(network, FileNTC):
         raise CheckpointError(
             f"{name}: architecture {architecture} has a floating-point entropy model, so its files "

@@ -288,6 +288,14 @@ def other_architecture(folder: Path) -> None:
     (folder / shipped.CARD).write_text(json.dumps(card))
 
 
+def options_of_another_kind(options: object) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        card = json.loads((folder / shipped.CARD).read_text())
+        (folder / shipped.CARD).write_text(json.dumps(card | {"options": options}))
+
+    return spoil
+
+
 def cut_weights(folder: Path) -> None:
     data = (folder / shipped.WEIGHTS).read_bytes()
     (folder / shipped.WEIGHTS).write_bytes(data[: len(data) // 2])
@@ -309,6 +317,10 @@ def no_weights(folder: Path) -> None:
         (spoil_card, "damaged model"),
         (foreign_card, "not a picsnet model card"),
         (other_architecture, "does not hold"),
+        (options_of_another_kind("none"), "do not suit"),
+        (options_of_another_kind({**OPTIONS, "N": -1}), "do not suit"),
+        (options_of_another_kind({**OPTIONS, "widths": [1, 2]}), "do not suit"),
+        (options_of_another_kind({**OPTIONS, "N": 10**12}), "do not suit"),
         (cut_weights, "damaged model"),
         (flip_a_weight, "fingerprint"),
         (no_weights, "no such model"),

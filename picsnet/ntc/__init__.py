@@ -47,8 +47,8 @@ def build(
     parts = {"prior": prior} if issubclass(made, FileNTC) else {}
     try:
         network: nn.Module = made(**dict(options or {}), **parts)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"model.options {dict(options or {})} do not suit {architecture}: {error}"
-        ) from None
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        # Torch's own: negative sizes, and those that no memory holds.
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(f"model.options {options} do not suit {architecture}: {reason}") from None
     return network
