@@ -22,6 +22,9 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 
+LONGEST_NAME = 255
+"""Bytes of a file's name, on all usual systems."""
+
 BEGUN = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.(pics|jsonl)")
 """Names of coded files and records that a killed process had begun (`beside`)."""
 
@@ -103,7 +106,10 @@ def beside(name: str) -> str:
     """Under which name a file is written that is renamed when it is whole: a hidden one."""
     stem, suffix = os.path.splitext(name)
     # Not the process's number alone: machines that share a disk may have the same.
-    return f".{stem}.{os.getpid()}-{secrets.token_hex(4)}{suffix}"
+    end = f".{os.getpid()}-{secrets.token_hex(4)}{suffix}"
+    # A name may be as long as names can be, and this one is not to be longer.
+    short = os.fsencode(stem)[: max(1, LONGEST_NAME - 1 - len(os.fsencode(end)))]
+    return f".{short.decode(errors='ignore')}{end}"
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from picsnet.errors import DataError, OutputError, UsageError
-from picsnet.files import atomic_write, expand_inputs, read_file
+from picsnet.files import BEGUN, atomic_write, expand_inputs, read_file
 
 SUFFIXES = frozenset({".png"})
 
@@ -55,6 +55,15 @@ def test_atomic_write_replaces_at_the_end(tmp_path: Path) -> None:
             assert not target.exists() or target.read_bytes() == b"first"
         assert target.read_bytes() == content
     assert os.listdir(target.parent) == ["file.bin"]
+
+
+@pytest.mark.parametrize("letter", ["a", "\u96ea"])
+def test_names_may_be_as_long_as_names_can_be(tmp_path: Path, letter: str) -> None:
+    name = letter * (250 // len(letter.encode())) + ".pics"
+    with atomic_write(tmp_path / name) as part:
+        part.write_bytes(b"x")
+        assert BEGUN.fullmatch(part.name)
+    assert os.listdir(tmp_path) == [name]
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
