@@ -135,7 +135,6 @@ def export(
     tensors = pack(network, tables)
     fingerprint = fingerprint_of(tensors).hex()
     card = {**card, "fingerprint": fingerprint}
-    folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / WEIGHTS) as part:
         save_file(tensors, part, metadata={"format": "picsnet-sketch-1"})
         part.chmod(0o644)  # safetensors makes files that only their owner can read

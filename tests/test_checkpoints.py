@@ -26,7 +26,7 @@ from picsnet.checkpoints import (
 )
 from picsnet.codec import SketchCodec
 from picsnet.config import load_config, to_dict
-from picsnet.errors import CheckpointError, ConfigError
+from picsnet.errors import CheckpointError, ConfigError, OutputError
 from picsnet.ntc import build
 from picsnet.ntc.context import Levels, SketchContext
 from picsnet.ntc.hyperprior import SketchHyperprior
@@ -75,6 +75,13 @@ def test_export_and_back(network: SketchHyperprior, folder: Path) -> None:
     sketch = drawn_map(70, 90, 1)
     codec = SketchCodec(model)
     assert codec.decode_map(codec.encode_map(sketch)).shape == (70, 90)
+
+
+def test_a_file_in_the_way_of_an_export_is_named(network: SketchHyperprior, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="in the way"):
+        export(network, CARD, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_model_without_its_prior_codes_alike(network: SketchHyperprior, folder: Path) -> None:

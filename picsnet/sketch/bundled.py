@@ -123,7 +123,6 @@ def export(network: EdgeNetwork, card: dict[str, Any], folder: Path) -> None:
     digest = hashlib.sha256(json.dumps(card["scales"]).encode())
     for key in sorted(tensors):
         digest.update(key.encode() + tensors[key].numpy().tobytes())
-    folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / WEIGHTS) as part:
         save_file(tensors, part, metadata={"format": "picsnet-edge-1"})
         part.chmod(0o644)  # safetensors makes files that only their owner can read
