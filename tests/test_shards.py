@@ -246,7 +246,12 @@ def test_what_cannot_be_asked_for(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["."], [".", "--sketcher", "map"], [".", "--shards", "x", "--shard-mb", "0"]]
+    "arguments",
+    [
+        ["."],
+        [".", "--sketcher", "map"],
+        *([".", "--shards", "x", "--shard-mb", size] for size in ("0", "nan", "inf")),
+    ],
 )
 def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert sketch(*arguments) == 2

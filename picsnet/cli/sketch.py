@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,9 +66,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _pack(args: argparse.Namespace) -> int:
     from picsnet import __version__
+    from picsnet.errors import UsageError
     from picsnet.sketch.shards import check_output, write_shards
     from picsnet.training.environment import git_revision
 
+    if not math.isfinite(args.shard_mb):
+        raise UsageError(f"--shard-mb {args.shard_mb:g}: must be a number of megabytes")
     shard_bytes = int(args.shard_mb * 2**20)
     store = check_output(args.shards, shard_bytes)
     about = {"sketcher": MAPS, "package": __version__, "revision": git_revision()}
