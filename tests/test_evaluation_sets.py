@@ -99,6 +99,22 @@ def test_a_picture_that_cannot_be_read_leaves_its_points_sets_out_and_is_named(
     assert str(broken) in summary["left_out"]["fid"] and str(broken) in summary["left_out"]["kid"]
 
 
+def test_a_setting_with_too_few_pictures_is_named_and_the_others_are_known(tmp_path: Path) -> None:
+    rows = _rows(tmp_path, 3, 64, "whole") + _rows(tmp_path, 2, 64, "failed on one")
+    summary = _summary(tmp_path, rows, names=["fid"], smallest_set=3, references=[str(tmp_path)])
+    points = {point["codec"]: set(point["measures"]) for point in summary["points"]}
+    assert points == {"whole": {"fid"}, "failed on one": set()}
+    assert summary["left_out"]["fid"].startswith("failed on one, one: 2 pictures")
+    # What the values that there are were made with decides which runs can share a report.
+    assert summary["measures"]["fid"]["made_with"] == f"measures.references=['{tmp_path}']"
+    few = _summary(tmp_path, rows, names=["fid"], smallest_set=9)["left_out"]["fid"]
+    assert "whole, one: 3 pictures" in few and "failed on one, one: 2 pictures" in few
+    (tmp_path / "alike").mkdir()
+    alike = _rows(tmp_path / "alike", 2, 64, "a") + _rows(tmp_path / "alike", 2, 64, "b")
+    few = _summary(tmp_path / "alike", alike, names=["fid"], smallest_set=9)["left_out"]["fid"]
+    assert few.startswith("2 pictures")
+
+
 def test_a_reference_that_cannot_be_read_leaves_them_out_and_is_named(tmp_path: Path) -> None:
     (tmp_path / "references").mkdir()
     reference = tmp_path / "references" / "broken.png"

@@ -99,7 +99,10 @@ def summarise(
         "warnings": warnings,
         "failures": [asdict(failure) for failure in failures],
         "measures": {
-            name: _about(measure, config.measures, known=name not in left_out)
+            # Sets are measured at each start: those that are here are of these options.
+            name: _about(
+                measure, config.measures, known=measure.scope == "set" or name not in left_out
+            )
             for name, measure in MEASURES.items()
             if name in measured
         },
@@ -216,7 +219,7 @@ def _point(rows: list[Row], config: EvaluationConfig) -> dict[str, Any]:
 
 def _add_pictures(point: dict[str, Any], rows: Sequence[Row], patch: int, run: Path) -> None:
     """To each measure of a point: of how many pictures it is, of which, and their mean rate."""
-    own = [row for row in rows if (row.codec, row.setting) == (point["codec"], point["setting"])]
+    own = [row for row in rows if _is_of(row, point)]
     for name, value in point["measures"].items():
         some = [row for row in own if _has(row, name, patch)]
         # Codecs sketch at sizes of their own, which measures of sketches depend on.
@@ -323,7 +326,13 @@ def add_set_measures(
         else originals
     )
     left_out: dict[str, str] = {}
+    lacking: dict[str, dict[str, list[str]]] = {}  # settings by measure and reason
     warnings: list[str] = []
+    drawn = [
+        point
+        for point in points  # but codecs of sketches
+        if any(_is_of(row, point) and row.decoded for row in rows)
+    ]
     for patch in (None, settings.patch):
         names = [name for name in wanted if name.endswith("_patches") == (patch is not None)]
         if not names:
@@ -333,24 +342,19 @@ def add_set_measures(
         except PicsnetError as error:
             left_out |= dict.fromkeys(names, f"references: {error}")
             continue
-        for point in points:
-            own = [
-                run / row.decoded
-                for row in rows
-                if (row.codec, row.setting) == (point["codec"], point["setting"]) and row.decoded
-            ]
-            if not own:  # a codec of sketches
-                continue
+        for point in drawn:
+            own = [run / row.decoded for row in rows if _is_of(row, point) and row.decoded]
+            setting = f"{point['codec']}, {point['setting']}"
             try:
                 found = features_of_set(own, network, device, patch)
             except PicsnetError as error:
-                why = f"{point['codec']}, {point['setting']}: {error}"
-                left_out |= dict.fromkeys(names, why)
+                for name in names:
+                    lacking.setdefault(name, {}).setdefault(str(error), []).append(setting)
                 continue
             count = min(len(truth), sum(map(len, found)))
             for name in names:
                 if name.startswith("fid") and (why := _too_few_for_fid(count, truth, settings)):
-                    left_out[name] = why
+                    lacking.setdefault(name, {}).setdefault(why, []).append(setting)
                     continue
                 distance: Callable[..., float] = (
                     fid
@@ -362,7 +366,16 @@ def add_set_measures(
                 )
                 point["measures"][name] = asdict(interval)
                 warnings += _set_warnings(name, count, truth, settings)
+    for name, reasons in lacking.items():
+        left_out[name] = "; ".join(
+            why if len(some) == len(drawn) > 1 else f"{' and '.join(some)}: {why}"
+            for why, some in reasons.items()
+        )
     return left_out, list(dict.fromkeys(warnings))
+
+
+def _is_of(row: Row, point: Mapping[str, Any]) -> bool:
+    return (row.codec, row.setting) == (point["codec"], point["setting"])
 
 
 def _too_few_for_fid(count: int, truth: Any, settings: MeasuresConfig) -> str:
