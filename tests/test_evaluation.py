@@ -175,6 +175,7 @@ def test_a_codec_that_cannot_be_had_is_one_failure(tmp_path: Path, photos: Path)
         ("dataset.folder=[/nowhere]", "/nowhere"),
         ("dataset.resize=3", "dataset.resize"),
         ("measures.smallest_set=1", "measures.smallest_set"),
+        ("seed=-1", "seed is -1"),
         ("nonsense=1", "nonsense"),
     ],
 )
@@ -188,6 +189,16 @@ def test_mistakes_are_one_line(
     assert _evaluate(_config(tmp_path, photos), override) in (1, 2)
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("picsnet: error: ") and words in line
+
+
+def test_references_that_are_not_there_are_told_before_anything_is_coded(
+    tmp_path: Path, mean: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["measures.references=[/nowhere]", "measures.names=[psnr,fid]"]
+    assert _evaluate(mean, *overrides) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("picsnet: error: /nowhere: ")
+    assert not list((tmp_path / "runs").rglob("coded.*"))
 
 
 @pytest.fixture

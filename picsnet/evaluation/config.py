@@ -270,6 +270,8 @@ def _problems(config: EvaluationConfig) -> list[str]:
     unknown = [name for name in measures.names if name not in MEASURES]
     checks = [
         (bool(config.codecs), "codecs: none is named, so there is nothing to evaluate"),
+        # Else the random generators, which come last, would refuse it.
+        (0 <= config.seed < 2**63, f"seed is {config.seed}; 0 to 2^63 - 1"),
         (
             not unknown,
             f"measures.names: no {', '.join(unknown)}; there are {', '.join(MEASURES)}",

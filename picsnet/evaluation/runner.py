@@ -42,7 +42,7 @@ from picsnet.evaluation.preparing import Failure, alone, prepare
 from picsnet.evaluation.rows import Row, save_rows
 from picsnet.evaluation.summary import save_summary, summarise
 from picsnet.evaluation.tracking import track
-from picsnet.files import atomic_write
+from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
 from picsnet.images import load_rgb
 from picsnet.launching import Processes, find_processes, launcher
 from picsnet.stamps import forget
@@ -132,6 +132,9 @@ class _Begun:
 
 
 def _begin(config: EvaluationConfig, run: Path) -> _Begun:
+    references = config.measures.references
+    if references and any(MEASURES[name].scope == "set" for name in config.measures.names):
+        expand_inputs(references, IMAGE_SUFFIXES)  # they are read last: a mistake is told first
     save_description(OmegaConf.create(asdict(config)), run)
     pictures, failures = prepare(config.dataset, run)
     return _Begun(_jobs(config, pictures), failures)
