@@ -96,7 +96,7 @@ class KeptRows:
             raise _unwritable(self.path, error) from None
 
     def drop(self) -> None:
-        """All is measured, and in its own file."""
+        """All is measured, and in its own file; to be told while the folder is held."""
         self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:

@@ -13,8 +13,8 @@ and the decoded map, both 8-bit, and the F-measure of their edges (thinned, abov
 pixels). A point is the mean over all pictures at one setting; decibels are those of the mean.
 BD-rate compares our models, all of them, with the upper hull of each classical codec, of all of
 them together ("best classical"), and with the paper's network: at every rate the codec gets its
-best setting. ``bare`` rates leave out what AVIF and WebP wrap around the coded picture, and nothing
-of ours. A run that was interrupted goes on where it stopped when it is started again.
+best setting. ``bare`` rates leave out what AVIF, WebP and JPEG wrap around the coded picture, and
+nothing of ours. A run that was interrupted goes on where it stopped when it is started again.
 """
 
 from __future__ import annotations
@@ -274,13 +274,13 @@ def main(arguments: list[str] | None = None) -> int:
             if len(kept):
                 print(f"sketch_rd: goes on; {len(kept)} files were coded before", file=sys.stderr)
             report = measure(options, kept)
-        with atomic_write(options.output / "sketch_rd.json") as part:
-            part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        figures = [options.output / "sketch_rd.png", options.output / "sketch_rd.svg"]
-        from benchmarks.sketch_rd_figure import draw
+            with atomic_write(options.output / "sketch_rd.json") as part:
+                part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            figures = [options.output / "sketch_rd.png", options.output / "sketch_rd.svg"]
+            from benchmarks.sketch_rd_figure import draw
 
-        draw(report, figures + ([options.figure] if options.figure else []))
-        kept.drop()
+            draw(report, figures + ([options.figure] if options.figure else []))
+            kept.drop()  # while the folder is held: afterwards they may be another run's
     except PicsnetError as error:
         print(f"sketch_rd: error: {error}", file=sys.stderr)
         return error.exit_status

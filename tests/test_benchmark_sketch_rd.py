@@ -26,6 +26,7 @@ from benchmarks.sketch_rd import (
 )
 from picsnet.checkpoints import load_model
 from picsnet.classical import ClassicalPoint
+from picsnet.errors import UsageError
 from picsnet.evaluation.edges import thinned
 from tests.conftest import REPOSITORY, drawn_map
 from tests.test_checkpoints import lightning_checkpoint
@@ -131,6 +132,30 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert len(coded) == len(set(coded)) == len(report["rows"])
     assert [(row["picture"], row["point"]) for row in report["rows"]] == coded
     assert not rows.exists()
+
+
+def test_a_run_holds_its_folder_until_its_rows_are_dropped(
+    small_maps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one that began in between would have its rows dropped."""
+    from benchmarks import kept_rows, sketch_rd_figure
+
+    rows = tmp_path / "out" / "rows.jsonl"
+    refused: list[str] = []
+
+    def begin_another(*_: Any) -> None:
+        try:
+            with kept_rows.KeptRows(rows, "another"):
+                pass
+        except UsageError as error:
+            refused.append(str(error))
+
+    monkeypatch.setattr(sketch_rd_figure, "draw", begin_another)
+    monkeypatch.setattr(sketch_rd, "load_models", lambda *_: [StoredMap("2", "cpu")])
+    arguments = ["--maps", str(small_maps), "--codecs", "-q", "-o", str(tmp_path / "out")]
+    assert sketch_rd.main(arguments) == 0
+    assert len(refused) == 1 and "another run" in refused[0]
+    assert [path.name for path in rows.parent.iterdir()] == ["sketch_rd.json"]
 
 
 def test_rows_of_other_code_or_maps_are_measured_anew(
