@@ -147,16 +147,19 @@ class ClassicalPoint:
         return np.asarray(picture)
 
     def container_bytes(self, data: bytes) -> int:
-        """Bytes of a file that are wrapping only: boxes of AVIF, RIFF of WebP.
+        """Bytes of a file that are wrapping only: boxes of AVIF, RIFF of WebP, JFIF of JPEG.
 
-        What is left would do in a format that stores the coded picture bare, as JPEG, JPEG XL and
+        What is left would do in a format that stores the coded picture bare, as JPEG XL and
         JPEG 2000 files here do already. The size of a downscaled map is not wrapping.
         """
+        start = _SIZE.size if self.downscale > 1 else 0
         if self.codec == "WEBP":
             return 20  # "RIFF", length, "WEBP", "VP8 ", length
         if self.codec == "AVIF":
             # The coded picture is all that follows the length and name of the last box, mdat.
-            return data.index(b"mdat") + 4 - (_SIZE.size if self.downscale > 1 else 0)
+            return data.index(b"mdat") + 4 - start
+        if self.codec == "JPEG" and data[start + 2 : start + 4] == b"\xff\xe0":
+            return 2 + int.from_bytes(data[start + 4 : start + 6], "big")  # the segment APP0
         return 0
 
 
@@ -262,6 +265,7 @@ def _jpeg2000(picture: Image.Image, point: ClassicalPoint) -> bytes:
     target = np.asarray(picture).astype(np.float32)
     bits = 8 * len(picture.getbands())
     ratio = bits / (point.quality * point.downscale**2)
+    most = min(picture.size).bit_length()  # each halves the picture, and none may have no pixel
     best, best_error = b"", np.inf
     for depth in (4, 5, 6):
         data = _save(
@@ -269,7 +273,7 @@ def _jpeg2000(picture: Image.Image, point: ClassicalPoint) -> bytes:
             "JPEG2000",
             quality_mode="rates",
             quality_layers=[ratio],
-            num_resolutions=max(1, depth - point.downscale.bit_length() + 1),
+            num_resolutions=min(max(1, depth - point.downscale.bit_length() + 1), most),
             irreversible=True,
             no_jp2=True,
         )

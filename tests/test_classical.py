@@ -97,6 +97,30 @@ def test_container_bytes_are_what_surrounds_the_coded_picture(downscale: int) ->
     assert point.container_bytes(data) + (len(data) - box - 8) + size_field == len(data)
 
 
+@pytest.mark.parametrize("downscale", [1, 2])
+def test_jpeg_is_decoded_without_its_wrapping(downscale: int) -> None:
+    point = ClassicalPoint("JPEG", 1, downscale)
+    data = point.encode(drawn_map(192, 256, seed=2))
+    begin = 6 if downscale > 1 else 2  # the size to show it at, and what each JPEG begins with
+    assert data[begin + 4 : begin + 8] == b"JFIF"
+    bare = data[:begin] + data[begin + point.container_bytes(data) :]
+    assert b"JFIF" not in bare and data[begin + point.container_bytes(data)] == 0xFF
+    assert np.array_equal(point.decode(bare), point.decode(data))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 200)])
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_smallest_pictures_can_be_coded(codec: str, size: tuple[int, int]) -> None:
+    """OpenJPEG refuses to halve a picture more often than it can be."""
+    usable(codec)
+    rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    for point in classical.picture_grid(codec):
+        assert point.decode_picture(point.encode_picture(rgb)).shape == rgb.shape
+    for downscale in (1, 2, 4, 8):
+        point = ClassicalPoint(codec, LOW_HIGH[codec][0], downscale)
+        assert point.decode(point.encode(rgb[..., 0])).shape == size
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_damaged_bytes_are_refused(codec: str) -> None:
     for downscale in (1, 2):
