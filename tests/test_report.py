@@ -352,6 +352,36 @@ def test_runs_of_one_name_that_cannot_be_compared_are_refused(
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_a_curve_is_not_of_one_runs_pictures_here_and_anothers_there(
+    tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def limit(folder: Path, codec: str, settings: tuple[str, ...]) -> Path:
+        """Leave one picture and some settings, as ``dataset.limit=1`` would."""
+        save_run(folder, codec=codec, other="other")
+        with open(folder / "rows.csv", newline="", encoding="utf-8") as lines:
+            rows = [row for row in csv.DictReader(lines) if row["picture"] == "kodim01"]
+        rows = [row for row in rows if row["setting"] in settings]
+        with open(folder / "rows.csv", "w", newline="", encoding="utf-8") as lines:
+            writer = csv.DictWriter(lines, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        _edit_summary(
+            folder,
+            lambda summary: summary.update(
+                points=[p for p in summary["points"] if p["setting"] in settings]
+            ),
+        )
+        return folder
+
+    _edit_summary(run, lambda summary: summary["points"].pop(0))  # lambda 0.5
+    fewer = limit(tmp_path / "runs" / "fewer", "PICS", ("lambda 0.5",))
+    assert _report(tmp_path, run, fewer) == 2
+    assert "both have PICS on kodak, of other pictures (2; 1)" in capsys.readouterr().err
+    apart = limit(tmp_path / "runs" / "apart", "A", ("lambda 0.5",))
+    assert _report(tmp_path, run, apart) == 0
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_a_measure_has_one_name_in_a_report(
     tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,10 +34,16 @@ def _differences(one: Run, other: Run) -> Iterator[str]:
         sizes = [_size(dataset["resize"]), _size(another["resize"])]
         if sizes[0] != sizes[1]:
             yield f"both are on {dataset['name']}, of other sizes ({'; '.join(sizes)})"
-        originals = _originals(other)
-        for picture, path in _originals(one).items():
-            if picture in originals and not _same_picture(path, originals[picture]):
+        originals, another_originals = _originals(one), _originals(other)
+        for picture, path in originals.items():
+            if picture in another_originals and not _same_picture(path, another_originals[picture]):
                 yield f"both are on {dataset['name']}, where {picture} is another picture"
+        if originals.keys() != another_originals.keys():
+            for codec in sorted(_codecs(one) & _codecs(other)):
+                yield (
+                    f"both have {codec} on {dataset['name']}, of other pictures "
+                    f"({len(originals)}; {len(another_originals)})"
+                )
     for name, measure in one.summary["measures"].items():
         another_measure = other.summary["measures"].get(name, measure)
         how = [measure["made_with"], another_measure["made_with"]]
@@ -48,6 +54,10 @@ def _differences(one: Run, other: Run) -> Iterator[str]:
             yield f"{name} is measured otherwise ({'; '.join(labels)})"
         if same_name and how[0] != how[1]:
             yield f"{name} is measured otherwise ({'; '.join(how)})"
+
+
+def _codecs(run: Run) -> set[str]:
+    return {point["codec"] for point in run.summary["points"]}
 
 
 def _size(resize: int | None) -> str:
