@@ -512,6 +512,10 @@ def at_quality_of_paper(
     Args:
         summaries: of all points.
         rate: in bits per pixel; the default is the paper's own at lambda 0.5.
+
+    Returns:
+        One for each, with ``bpp`` and ``bytes_at_512x512``, or, where that quality is beyond its
+        range, the ``end`` of it that is nearest. None where the paper's network has no such rate.
     """
     theirs = sorted((s for s in summaries if s.codec == PAPER), key=lambda s: s.bpp)
     if len(theirs) < 2 or not theirs[0].bpp <= rate <= theirs[-1].bpp:
@@ -522,6 +526,8 @@ def at_quality_of_paper(
     for own in dict.fromkeys(s.codec for s in summaries if s.codec.startswith(OURS)):
         ours = sorted((s for s in summaries if s.codec == own), key=lambda s: s.bpp)
         ours.sort(key=lambda s: s.ms_ssim_db)
+        # Beyond the range the point at its end says how much is known.
+        end = ours[0] if quality < ours[0].ms_ssim_db else ours[-1]
         inside = ours[0].ms_ssim_db <= quality <= ours[-1].ms_ssim_db
         needed = np.interp(quality, [s.ms_ssim_db for s in ours], np.log([s.bpp for s in ours]))
         found.append(
@@ -531,6 +537,7 @@ def at_quality_of_paper(
                 "paper_bpp": rate,
                 "bpp": float(np.exp(needed)) if inside else None,
                 "bytes_at_512x512": float(np.exp(needed)) * 2**15 if inside else None,
+                "end": None if inside else {"ms_ssim_db": end.ms_ssim_db, "bpp": end.bpp},
                 "paper_bytes_at_512x512": rate * 2**15,
             }
         )
@@ -612,8 +619,13 @@ def tables(report: dict[str, Any]) -> str:
             values = " | ".join(row[key] for key in _CELLS)
             lines.append(f"| {LABELS.get(anchor, anchor)} | {values} |")
     for found in report["at_the_papers_quality"]:
-        needed = found["bytes_at_512x512"]
-        text = "has no such quality" if needed is None else f"needs {needed:.0f}"
+        end = found["end"]
+        text = (
+            f"needs {found['bytes_at_512x512']:.0f}"
+            if end is None
+            else f"has {end['ms_ssim_db']:.2f} dB for {end['bpp'] * 2**15:.0f}, "
+            f"its {'fewest' if end['ms_ssim_db'] > found['ms_ssim_db'] else 'most'}"
+        )
         lines += [
             "",
             f"At the {found['ms_ssim_db']:.2f} dB that {PAPER} has for "
