@@ -41,6 +41,11 @@ def load_rgb(path: Path) -> NDArray[np.uint8]:
     return np.array(_load(path, "white", "RGB"))
 
 
+def rgb_of(picture: Image.Image) -> NDArray[np.uint8]:
+    """An opened picture, as `load_rgb` gives it."""
+    return np.array(_seen(picture, "white", "RGB"))
+
+
 def decode_rgb(data: bytes, name: str, max_pixels: int | None = None) -> NDArray[np.uint8]:
     """A picture from a stranger's bytes, as `load_rgb` gives it.
 
@@ -150,7 +155,11 @@ def _decoded(
     with Image.open(source, formats=formats) as picture:
         _check_size(name, *picture.size, max_pixels)
         picture.load()
-        return _opaque(_eight_bit(_upright(picture)), background).convert(mode)
+        return _seen(picture, background, mode)
+
+
+def _seen(picture: Image.Image, background: str, mode: str) -> Image.Image:
+    return _opaque(_eight_bit(_upright(picture)), background).convert(mode)
 
 
 def _reason(path: Path, error: Exception) -> str:

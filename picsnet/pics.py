@@ -41,7 +41,7 @@ from picsnet.errors import (
     UnsupportedLayerError,
     UsageError,
 )
-from picsnet.images import load_rgb
+from picsnet.images import load_rgb, rgb_of
 from picsnet.metrics import colour_error
 from picsnet.prompt.caption import DEFAULT_CAPTIONER, Captioner
 from picsnet.prompt.inversion import InversionConfig, invert
@@ -542,7 +542,7 @@ def _pixels(image: Photograph) -> Pixels:
     if isinstance(image, str | Path):
         return load_rgb(Path(image))
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
+        return rgb_of(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UsageError(
             f"a picture is (H, W, 3) uint8, not {image.shape} {image.dtype}; convert it"

@@ -239,6 +239,18 @@ def test_impossible_inputs_are_refused(plain: picsnet.PICS) -> None:
         plain.encode(np.zeros((20, 20, 3)))
 
 
+def test_an_opened_picture_is_seen_as_its_file_is(plain: picsnet.PICS, tmp_path: Path) -> None:
+    clear = Image.fromarray(photograph(0))
+    clear.putalpha(Image.linear_gradient("L").resize(clear.size))
+    clear.save(tmp_path / "clear.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was held upright
+    Image.fromarray(photograph(1)).save(tmp_path / "turned.jpg", exif=turned)
+    for name in ("clear.png", "turned.jpg"):
+        with Image.open(tmp_path / name) as picture:
+            assert plain.encode(picture, "a dog") == plain.encode(tmp_path / name, "a dog")
+
+
 def test_the_decoder_is_kept_between_pictures(
     plain: picsnet.PICS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
