@@ -176,6 +176,30 @@ def test_interrupt_saves_and_says_so(maps_folder: Path, tmp_path: Path) -> None:
     assert not list(last(tmp_path).parent.glob(".*"))
 
 
+def test_a_stop_saves_before_it_validates(maps_folder: Path, tmp_path: Path) -> None:
+    """Lightning validates once more when a run stops; a second signal or a kill may come in it."""
+    seen = []
+
+    class Interrupt(Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, *args: Any) -> None:
+            if module.batches_seen == 2:
+                signal.raise_signal(signal.SIGINT)
+
+        def on_validation_start(self, *args: Any) -> None:
+            seen.append(int(saved(last(tmp_path))["batches_seen"]))
+
+    config = load_config(
+        "sketch_ntc_lambda0.5.yaml",
+        [*MINIATURE, f"data.maps=[{maps_folder}]", f"output={tmp_path}", "trainer.max_steps=12"],
+    )
+    assert isinstance(config, NTCRunConfig)
+    train_maps, val_maps = split_maps(list_maps(maps_folder), 2, 1)
+    settings = MapDataSettings(crop=64, batch_size=2, workers=0, seed=1, total_steps=12)
+    data = SketchMapDataModule(train_maps, val_maps, settings)
+    fit(config, NTCModule(config), data, [Interrupt()])
+    assert seen == [3]
+
+
 def test_checkpoint_codes_files_as_its_export_does(uninterrupted: Path, tmp_path: Path) -> None:
     exported = tmp_path / "model"
     result = subprocess.run(

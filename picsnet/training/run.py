@@ -73,7 +73,7 @@ def choose_precision(asked: str) -> str:
 
 
 class LastCheckpoint(Callback):
-    """Writes ``last.ckpt`` every few steps and when the run ends; whole or not at all.
+    """Writes ``last.ckpt`` every few steps and when the run stops or ends; whole or not at all.
 
     Weights that have diverged are not written over those from before: the run ends. They are
     looked at before each writing, and at every step that is logged.
@@ -102,10 +102,12 @@ class LastCheckpoint(Callback):
     ) -> None:
         assert isinstance(pl_module, SteppedModule)
         step = pl_module.batches_seen
+        # Lightning validates before it stops: whoever sent the signal may not wait for that.
+        due = step % self.every == 0 or trainer.should_stop
         # At these steps the device is waited for anyway.
-        if any(n and step % n == 0 for n in (self.every, self.keep_every, pl_module.log_every)):
+        if due or any(n and step % n == 0 for n in (self.keep_every, pl_module.log_every)):
             self._check_finite(pl_module)
-        if step % self.every == 0:
+        if due:
             self._save(trainer, LAST)
             self._saved_at = step
         if self.keep_every and step % self.keep_every == 0:
