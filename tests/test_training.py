@@ -332,7 +332,9 @@ def test_resuming_with_another_network_is_one_line(
     assert "holds another network" in result.stderr.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("setting", ["lr=0.0003", "aux_lr=0.0003", "weight_decay=0.1"])
+@pytest.mark.parametrize(
+    "setting", ["lr=0.0003", "aux_lr=0.0003", "weight_decay=0.1", "only=[context,gains]"]
+)
 def test_a_run_that_goes_on_keeps_its_rates_and_says_so(
     maps_folder: Path, tmp_path: Path, uninterrupted: Path, setting: str
 ) -> None:

@@ -28,8 +28,9 @@ from picsnet.training.wandb_run import wandb_id, wandb_mode
 
 LAST = "last.ckpt"
 
-IN_OPTIMIZERS = ("lr", "aux_lr", "weight_decay")
-"""Settings that a checkpoint's optimisers carry: those of the command would have no effect."""
+IN_OPTIMIZERS = ("lr", "aux_lr", "weight_decay", "only")
+"""Settings that a checkpoint's optimisers carry: others of the command would have no effect, or
+would not fit them."""
 
 STEPS_TO_AGREE = 10
 """Several processes ask each other every so many steps whether to stop: all wait for all then."""
@@ -346,9 +347,15 @@ def _check_resumable(path: Path, module: SteppedModule) -> None:
     for name in IN_OPTIMIZERS:
         if was[name] != now[name]:
             raise CheckpointError(
-                f"{path}: goes on at its own optim.{name}={was[name]:g}, not {now[name]:g}; "
-                f"leave that out, or begin a new run there: name=NEW_NAME init_from={path}"
+                f"{path}: goes on at its own optim.{name}={_typed(was[name])}, not "
+                f"{_typed(now[name])}; give its own, or begin a new run there: name=NEW_NAME "
+                f"init_from={path}"
             )
+
+
+def _typed(value: float | list[str]) -> str:
+    """A setting's value as a command line has it."""
+    return f"[{','.join(value)}]" if isinstance(value, list) else f"{value:g}"
 
 
 class PlainProgress(Callback):
