@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import hashlib
 import os
 import re
 import secrets
@@ -86,6 +87,12 @@ def _in_folder(folder: Path, suffixes: frozenset[str]) -> list[InputFile]:
         kinds = ", ".join(sorted(suffixes))
         raise DataError(f"{folder}: no files of these kinds in it: {kinds}; name another folder")
     return items
+
+
+def slug(name: str) -> str:
+    """A name as one of a folder, or of a W&B artifact; different names give different ones."""
+    plain = re.sub(r"[^A-Za-z0-9.]+", "_", name).strip("._")
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def read_file(path: Path) -> bytes:

@@ -146,10 +146,11 @@ def test_a_workspace_without_account_or_name_is_one_line(
 
 def test_a_training_run_has_its_study_lambda_and_model(tmp_path: Path, maps_folder: Path) -> None:
     overrides = ["trainer.max_steps=2", "trainer.val_every=2", "logging.tensorboard=true"]
-    overrides += ["logging.wandb=offline", "logging.group=study 1"]
+    # Names of W&B's artifacts have neither spaces nor slashes.
+    overrides += ["logging.wandb=offline", "logging.group=study 1", "name=first try/a"]
     done = train(maps_folder, tmp_path, *overrides)
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "sketch_ntc_lambda0.5"
+    folder = tmp_path / "first try" / "a"
     records = read_back(folder)
     run = _of(records, "run")[0]
     assert run["run_group"] == "study 1" and run["job_type"] == "training"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +24,7 @@ from picsnet.evaluation.config import CodecConfig
 from picsnet.evaluation.likeness import Likeness
 from picsnet.evaluation.points import Decoded, Encoded, Point
 from picsnet.evaluation.rows import Record, Row, load_record
-from picsnet.files import atomic_write, read_file
+from picsnet.files import atomic_write, read_file, slug
 from picsnet.images import load_grey, load_rgb, save_png
 from picsnet.metrics import bpp
 
@@ -91,12 +90,6 @@ def make_jobs(
         return Job(dataset, picture, point.codec, point.setting, folder, key)
 
     return [job(picture) for picture in pictures]
-
-
-def slug(name: str) -> str:
-    """A name as a folder; different names give different ones."""
-    plain = re.sub(r"[^A-Za-z0-9.]+", "_", name).strip("._")
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def done(job: Job, run: Path) -> Record | None:

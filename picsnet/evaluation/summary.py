@@ -40,11 +40,10 @@ import numpy as np
 from PIL import Image
 
 from picsnet.evaluation.config import EvaluationConfig, MeasuresConfig
-from picsnet.evaluation.jobs import slug
 from picsnet.evaluation.measures import MEASURES, OPTIONS, Measure, with_lpips_network
 from picsnet.evaluation.preparing import Failure
 from picsnet.evaluation.rows import Row
-from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
+from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs, slug
 
 SUMMARY = "summary.json"
 COMPRESSAI = "compressai"

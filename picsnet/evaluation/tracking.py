@@ -18,10 +18,9 @@ from PIL import Image
 from picsnet import shipped
 from picsnet.errors import ImageError
 from picsnet.evaluation.config import EvaluationConfig
-from picsnet.evaluation.jobs import slug
 from picsnet.evaluation.rows import ROWS, Row
 from picsnet.evaluation.summary import SUMMARY
-from picsnet.files import atomic_write
+from picsnet.files import atomic_write, slug
 from picsnet.images import load_rgb
 from picsnet.training.wandb_run import wandb_id, wandb_mode
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from picsnet.evaluation.jobs import slug
-from picsnet.files import atomic_write
+from picsnet.files import atomic_write, slug
 from picsnet.report.published import Published, same_dataset
 from picsnet.report.style import Style, hollow_shapes, styles, visible
 

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from picsnet.evaluation.jobs import slug
+from picsnet.files import slug
 from picsnet.report.loading import Run, layers_of
 
 PICTURES = "pictures"

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from picsnet.config import RunConfig, to_dict
 from picsnet.devices import has_amx
 from picsnet.errors import CheckpointError, ConfigError, DivergedError, OutputError
+from picsnet.files import slug
 from picsnet.saved import read_saved
 from picsnet.training.environment import save_description
 from picsnet.training.stepped import SteppedModule
@@ -243,7 +244,7 @@ def _end_wandb(trainer: L.Trainer, config: RunConfig, checkpoint: Path) -> None:
 
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            artifact = wandb.Artifact(f"model-{config.name}", type="model")
+            artifact = wandb.Artifact(f"model-{slug(config.name)}", type="model")
             artifact.add_file(str(checkpoint), policy="immutable")  # not copied first
             logger.experiment.log_artifact(artifact)
             logger.experiment.finish()
