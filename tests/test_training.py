@@ -348,6 +348,26 @@ def test_a_run_that_goes_on_keeps_its_rates_and_says_so(
     assert not list(tmp_path.iterdir())
 
 
+def test_nothing_to_train_is_said_where_nothing_would_be_written(
+    maps_folder: Path, tmp_path: Path, uninterrupted: Path
+) -> None:
+    result = train(maps_folder, tmp_path, f"resume={uninterrupted}", "trainer.max_steps=300")
+    assert result.returncode == 1
+    last_line = result.stderr.strip().splitlines()[-1]
+    assert "has all 300 steps" in last_line and "trainer.max_steps" in last_line
+
+
+@pytest.mark.parametrize("how", ["auto", "never"])
+def test_a_stopped_run_says_which_command_goes_on(
+    maps_folder: Path, tmp_path: Path, how: str
+) -> None:
+    """The same command with resume=never would begin again, over what was trained."""
+    result = train(maps_folder, tmp_path, f"resume={how}", "trainer.max_hours=0")
+    assert result.returncode == 0, result.stderr
+    again = {"auto": "the same command goes on", "never": "the same command with resume=auto"}
+    assert again[how] in result.stderr
+
+
 def test_loss_is_lambda_distortion_plus_rate() -> None:
     x = torch.rand(2, 1, 192, 192)
     x_hat = (x + 0.1).clamp(0, 1)

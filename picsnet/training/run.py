@@ -260,16 +260,23 @@ def fit(
 
     Raises:
         CheckpointError: the checkpoint to resume or start from is missing, damaged, or of another
-            network; or the command asks for what a resumed run cannot change.
+            network; or the command asks for what a resumed run cannot change, or for no step.
+        ConfigError: Lightning or W&B cannot do what is asked for.
         OutputError: the run's folder cannot be written.
     """
     start = resume_point(config)
+    last = run_folder(config) / "checkpoints" / LAST
     if start is not None:
-        _check_resumable(start, module)
+        done = _check_resumable(start, module)
+        if done >= config.trainer.max_steps and not last.is_file():
+            raise CheckpointError(
+                f"{start}: has all {done} steps and leaves nothing to train; raise "
+                "trainer.max_steps"
+            )
     elif config.init_from is not None:
         module.start_from(config.init_from)
     folder = run_folder(config)
-    checkpoints = folder / "checkpoints"
+    checkpoints = last.parent
     try:
         checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -318,19 +325,21 @@ def fit(
         ckpt_path=None if start is None else str(start),
         weights_only=True,
     )
-    _end_wandb(trainer, config, checkpoints / LAST)
+    _end_wandb(trainer, config, last)
     if trainer.is_global_zero:
         if stop.reason:
+            again = "the same command" + ("" if config.resume == "auto" else " with resume=auto")
             print(
                 f"picsnet: stopped by {stop.reason} at step {module.batches_seen} of "
-                f"{settings.max_steps}; the same command goes on from there",
+                f"{settings.max_steps}; {again} goes on from there",
                 file=sys.stderr,
             )
-        print(f"trained: {checkpoints / LAST}")
-    return checkpoints / LAST
+        print(f"trained: {last}")
+    return last
 
 
-def _check_resumable(path: Path, module: SteppedModule) -> None:
+def _check_resumable(path: Path, module: SteppedModule) -> int:
+    """See that a run can go on from a checkpoint; returns how many steps it has."""
     saved = read_saved(path, "use resume=never to start afresh", "batches_seen")
     weights = saved["state_dict"]
     expected = module.state_dict()
@@ -352,6 +361,7 @@ def _check_resumable(path: Path, module: SteppedModule) -> None:
                 f"{_typed(now[name])}; give its own, or begin a new run there: name=NEW_NAME "
                 f"init_from={path}"
             )
+    return int(saved["batches_seen"])
 
 
 def _typed(value: float | list[str]) -> str:
