@@ -463,8 +463,17 @@ def _unknown_keys(node: DictConfig, schema: type, prefix: str) -> list[str]:
 def _value_problems(config: RunConfig) -> list[str]:
     """Values of the right type that cannot work; every one of them, not the first."""
     optim, trainer = config.optim, config.trainer
+    data: Any = config.data  # type: ignore[attr-defined]  # every task has its own
     checks = [
+        *_at_least(optim, "optim", weight_decay=0, warmup_steps=0),
+        *_at_least(trainer, "trainer", keep_every=0, log_every=1),
+        *_at_least(data, "data", crop=1, batch_size=1, workers=0, val_count=0),
         (optim.lr > 0, f"optim.lr is {optim.lr}; it must be above 0"),
+        (optim.clip_norm > 0, f"optim.clip_norm is {optim.clip_norm}; it must be above 0"),
+        (
+            not optim.only or isinstance(config, NTCRunConfig | PhotoNTCRunConfig),
+            f"optim.only is {list(optim.only)}; {config.task} trains all of its network",
+        ),
         (0 <= optim.ema_decay < 1, f"optim.ema_decay is {optim.ema_decay}; 0 <= decay < 1"),
         (optim.schedule in ("cosine", "constant"), f"optim.schedule {optim.schedule!r} unknown"),
         (trainer.max_steps > 0, f"trainer.max_steps is {trainer.max_steps}; it must be above 0"),
@@ -482,6 +491,18 @@ def _value_problems(config: RunConfig) -> list[str]:
             f"logging.wandb {config.logging.wandb!r}; one of auto, offline, online, disabled",
         ),
     ]
+    if isinstance(config, EdgeRunConfig):
+        checks += _multiple(data.crop, 16)
+    if isinstance(config, VAERunConfig):
+        checks += _multiple(data.crop, 8)
+    if isinstance(config, DiffusionRunConfig):
+        checks += _multiple(data.crop, 8 * 2 ** (len(config.model.channels) - 1))
+    if isinstance(config, CLIPRunConfig):
+        side = config.model.image_size
+        wrong = f"data.crop is {data.crop}; it must be model.image_size, {side}"
+        checks += [(data.crop == side, wrong)]
+    if hasattr(data, "pool"):
+        checks += _at_least(data, "data", pool=0)
     if isinstance(config, PhotoNTCRunConfig):
         checks += [
             (config.lmbda > 0, f"lmbda is {config.lmbda}; it must be above 0"),
@@ -496,8 +517,8 @@ def _value_problems(config: RunConfig) -> list[str]:
             ),
         ]
     if isinstance(config, NTCRunConfig):
-        data = config.data
         checks += [
+            *_at_least(data, "data", val_count=1),
             (config.lmbda > 0, f"lmbda is {config.lmbda}; it must be above 0"),
             (
                 config.init_gain > 0 and (config.init_gain == 1 or config.init_from is not None),
@@ -547,6 +568,19 @@ def _value_problems(config: RunConfig) -> list[str]:
             ),
         ]
     return [problem for fine, problem in checks if not fine]
+
+
+def _at_least(values: Any, where: str, **least: int) -> list[tuple[bool, str]]:
+    """Checks of numbers, by their names in a section."""
+    found = [(name, getattr(values, name), low) for name, low in least.items()]
+    return [
+        (value >= low, f"{where}.{name} is {value}; it must be {low} or more")
+        for name, value, low in found
+    ]
+
+
+def _multiple(crop: int, of: int) -> list[tuple[bool, str]]:
+    return [(crop % of == 0, f"data.crop is {crop}; it must be a multiple of {of}")]
 
 
 def _first_line(error: BaseException) -> str:

@@ -61,6 +61,11 @@ def test_children_win_over_parents_and_overrides_over_both() -> None:
         (["lmbda=-1", "data.crop=100"], ["lmbda is -1", "data.crop is 100"]),
         (["edge_weight=-0.1"], ["edge_weight is -0.1; it must be 0 or more"]),
         (["data.crop=128"], ["five scales"]),
+        (
+            ["data.batch_size=0", "data.workers=-1", "data.val_count=0", "trainer.log_every=0"],
+            ["batch_size is 0", "workers is -1", "val_count is 0", "log_every is 0; it must be 1"],
+        ),
+        (["optim.clip_norm=0", "optim.warmup_steps=-1"], ["clip_norm is 0", "warmup_steps is -1"]),
         (["distortion=psnr"], ["ms-ssim, mse"]),
         (["data.photos=[a]"], ["one of the three"]),
         (["lr"], ["key=value"]),
@@ -72,6 +77,25 @@ def test_mistakes_are_named_all_at_once(overrides: list[str], words: list[str]) 
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "words"),
+    [
+        ("edge_bsds500.yaml", "data.crop=100", "multiple of 16"),
+        ("edge_bsds500.yaml", "data.val_count=-1", "val_count is -1"),
+        ("mini_vae.yaml", "data.crop=60", "multiple of 8"),
+        ("mini_vae.yaml", "optim.only=[vae]", "mini-vae trains all"),
+        ("mini_clip.yaml", "data.crop=90", "model.image_size, 96"),
+        ("mini_diffusion.yaml", "data.crop=100", "multiple of 32"),
+        ("mini_diffusion.yaml", "data.pool=-1", "pool is -1"),
+    ],
+)
+def test_mistakes_of_other_tasks_are_named_too(name: str, override: str, words: str) -> None:
+    data = [] if name.startswith("edge") else ["data.pack=somewhere"]
+    load_config(name, data)
+    with pytest.raises(ConfigError, match=words):
+        load_config(name, [*data, override])
 
 
 def test_lambda_is_required_never_defaulted() -> None:
