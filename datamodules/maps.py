@@ -93,7 +93,8 @@ def held_out_indices(count: int, val_count: int, seed: int) -> NDArray[np.int64]
             f"{count} maps cannot spare {val_count} for validation; "
             "give more pictures or lower data.val_count"
         )
-    return np.sort(np.random.default_rng(seed).permutation(count)[:val_count])
+    # As everywhere: numpy takes no seeds below zero.
+    return np.sort(np.random.default_rng(seed % 2**32).permutation(count)[:val_count])
 
 
 def load_map(path: Path) -> Map:

@@ -29,6 +29,7 @@ from picsnet.ntc.noise import uniform_by_map
 from picsnet.training.ntc import NTCModule, RangeNTCModule
 from picsnet.training.run import fit
 from tests.conftest import REPOSITORY, drawn_map
+from train import main as train_main
 
 MINIATURE = [
     "model.options={widths: [8, 8, 8], M: 8, N: 4, features: 8, width: 8}",
@@ -317,6 +318,40 @@ def test_resuming_from_rubbish_is_one_line(
         result.stderr.strip().splitlines()[-1].startswith(f"picsnet: error: {rubbish}: {message}")
     )
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("trainer.accelerator=abacus", "trainer.accelerator=abacus"),
+        ("trainer.strategy=none", "strategy=none"),
+        ("trainer.devices=many", "devices=many"),
+        ("model.options={analysis: [1]}", "do not suit picsnet-context"),
+        ("model.options={width: -1}", "do not suit picsnet-context"),
+        ("optim.only=[contxt]", "known are context, entropy_bottleneck, "),
+        ("logging.wandb=online", "logging.wandb=offline"),
+    ],
+)
+def test_what_this_machine_or_network_has_not_is_one_line(
+    maps_folder: Path,
+    tmp_path: Path,
+    override: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    assert train_main(command(maps_folder, tmp_path, override)[2:]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("picsnet: error: ") and words in error
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_any_seed_is_one(maps_folder: Path, tmp_path: Path, seed: int) -> None:
+    result = train(maps_folder, tmp_path, f"seed={seed}", "trainer.max_steps=1")
+    assert result.returncode == 0, result.stderr
 
 
 def test_resuming_with_another_network_is_one_line(

@@ -42,6 +42,12 @@ class NTCModule(SteppedModule):
             config.lmbda, config.distortion, config.distortion_warmup, edge_weight
         )
         only = tuple(config.optim.only)
+        names = [name for name, _ in self.network.named_parameters()]
+        if unknown := [word for word in only if not any(name.startswith(word) for name in names)]:
+            known = ", ".join(sorted({name.split(".")[0] for name in names}))
+            raise ConfigError(
+                f"optim.only: the network has no {', '.join(unknown)}; known are {known}"
+            )
         self.main_parameters: list[nn.Parameter] = []
         self.aux_parameters: list[nn.Parameter] = []
         for name, parameter in self.network.named_parameters():

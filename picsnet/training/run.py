@@ -16,6 +16,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 
 from picsnet.config import RunConfig, to_dict
@@ -191,7 +192,7 @@ def make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
     ``logging.tensorboard``.
 
     Raises:
-        ConfigError: TensorBoard is asked for and not installed.
+        ConfigError: TensorBoard is asked for and not installed, or W&B does not begin a run.
     """
     loggers: list[Logger] = [CSVLogger(save_dir=str(folder), name="csv")]
     if config.logging.tensorboard:
@@ -211,8 +212,22 @@ def make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
             tags=[*config.logging.tags, *_lambda_tag(config)],
             config=to_dict(config),
         )
+        if mode == "online":
+            _begin_wandb(logger)
         loggers.append(logger)
     return loggers
+
+
+def _begin_wandb(logger: Any) -> None:
+    import wandb
+
+    try:
+        logger.experiment  # noqa: B018  # begins the run, on the first process
+    except wandb.errors.Error as error:
+        raise ConfigError(
+            f"logging.wandb: W&B begins no run ({' '.join(str(error).split())[:160]}); log in "
+            "(wandb login) or set WANDB_API_KEY, or set logging.wandb=offline"
+        ) from None
 
 
 def _lambda_tag(config: RunConfig) -> list[str]:
@@ -292,33 +307,41 @@ def fit(
     stop = GracefulStop(config.trainer.max_hours)
     settings = config.trainer
     devices: int | str = int(settings.devices) if settings.devices.isdigit() else settings.devices
-    trainer = L.Trainer(
-        accelerator=settings.accelerator,
-        devices=devices,
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision=choose_precision(settings.precision),  # type: ignore[arg-type]
-        max_steps=settings.max_steps,
-        val_check_interval=settings.val_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=settings.log_every,
-        logger=make_loggers(config, folder),
-        enable_checkpointing=False,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty(),
-        default_root_dir=str(folder),
-        callbacks=[
-            stop,
-            LastCheckpoint(checkpoints, settings.checkpoint_every, settings.keep_every),
-            # Each refresh waits for the device, since it prints the loss.
-            TQDMProgressBar(refresh_rate=settings.log_every)
-            if sys.stderr.isatty()
-            else PlainProgress(),
-            *(callbacks or []),
-        ],
-    )
+    loggers = make_loggers(config, folder)
+    try:
+        trainer = L.Trainer(
+            accelerator=settings.accelerator,
+            devices=devices,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            precision=choose_precision(settings.precision),  # type: ignore[arg-type]
+            max_steps=settings.max_steps,
+            val_check_interval=settings.val_every,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=settings.log_every,
+            logger=loggers,
+            enable_checkpointing=False,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stderr.isatty(),
+            default_root_dir=str(folder),
+            callbacks=[
+                stop,
+                LastCheckpoint(checkpoints, settings.checkpoint_every, settings.keep_every),
+                # Each refresh waits for the device, since it prints the loss.
+                TQDMProgressBar(refresh_rate=settings.log_every)
+                if sys.stderr.isatty()
+                else PlainProgress(),
+                *(callbacks or []),
+            ],
+        )
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        raise ConfigError(
+            f"trainer.accelerator={settings.accelerator} devices={settings.devices} "
+            f"num_nodes={settings.num_nodes} strategy={settings.strategy}: not on this machine "
+            f"({' '.join(str(error).split())[:160]}); leave them out to have what it has"
+        ) from None
     trainer.fit(
         module,
         datamodule=datamodule,
