@@ -483,8 +483,9 @@ def _value_problems(config: RunConfig) -> list[str]:
             f"trainer.checkpoint_every is {trainer.checkpoint_every}; it must be above 0",
         ),
         (
-            trainer.precision in ("auto", "bf16-mixed", "32-true", "16-mixed"),
-            f"trainer.precision {trainer.precision!r}; one of auto, bf16-mixed, 16-mixed, 32-true",
+            # Not 16-mixed: its scaled gradients would be clipped and taken as they are.
+            trainer.precision in ("auto", "bf16-mixed", "32-true"),
+            f"trainer.precision {trainer.precision!r}; one of auto, bf16-mixed, 32-true",
         ),
         (
             config.logging.wandb in ("auto", "offline", "online", "disabled"),

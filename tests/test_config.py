@@ -60,6 +60,7 @@ def test_children_win_over_parents_and_overrides_over_both() -> None:
         (["optim=3"], ["optim must be a mapping"]),
         (["lmbda=-1", "data.crop=100"], ["lmbda is -1", "data.crop is 100"]),
         (["edge_weight=-0.1"], ["edge_weight is -0.1; it must be 0 or more"]),
+        (["trainer.precision=16-mixed"], ["auto, bf16-mixed, 32-true"]),
         (["data.crop=128"], ["five scales"]),
         (
             ["data.batch_size=0", "data.workers=-1", "data.val_count=0", "trainer.log_every=0"],
