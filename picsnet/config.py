@@ -518,6 +518,7 @@ def _value_problems(config: RunConfig) -> list[str]:
             ),
         ]
     if isinstance(config, NTCRunConfig):
+        lambdas = list(config.lmbdas) or [config.lmbda]
         checks += [
             *_at_least(data, "data", val_count=1),
             (config.lmbda > 0, f"lmbda is {config.lmbda}; it must be above 0"),
@@ -541,6 +542,11 @@ def _value_problems(config: RunConfig) -> list[str]:
             (
                 list(config.lmbdas) == sorted(set(config.lmbdas)) and min(config.lmbdas or [1]) > 0,
                 f"lmbdas are {list(config.lmbdas)}; they must rise from above 0",
+            ),
+            (
+                config.model.options.get("lambdas", lambdas) == lambdas,
+                f"model.options.lambdas is {config.model.options.get('lambdas')}, but the run is "
+                f"for {lambdas}; give it lmbda and lmbdas alone",
             ),
             (
                 data.crop % 64 == 0 and data.crop >= 64,

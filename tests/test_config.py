@@ -62,6 +62,7 @@ def test_children_win_over_parents_and_overrides_over_both() -> None:
         (["edge_weight=-0.1"], ["edge_weight is -0.1; it must be 0 or more"]),
         (["trainer.precision=16-mixed"], ["auto, bf16-mixed, 32-true"]),
         (["data.crop=128"], ["five scales"]),
+        (["model.options={lambdas: [0.25, 0.5]}"], ["the run is for [0.5]"]),
         (
             ["data.batch_size=0", "data.workers=-1", "data.val_count=0", "trainer.log_every=0"],
             ["batch_size is 0", "workers is -1", "val_count is 0", "log_every is 0; it must be 1"],
