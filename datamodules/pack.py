@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from picsnet.errors import DataError, ImageError
+from picsnet.errors import DataError, ImageError, UsageError
 from picsnet.files import atomic_write
-from picsnet.images import load_rgb
+from picsnet.images import MIN_SIDE, load_rgb
 
 DESCRIPTION = "pack.json"
 MAX_BYTES = 45 * 2**20
@@ -69,9 +69,12 @@ def write_pack(
         progress: a bar on stderr if that is a terminal.
 
     Raises:
+        UsageError: ``side`` is below what is coded.
         DataError: nothing is left, or the pack is beyond 45 MiB.
         OutputError: it cannot be written.
     """
+    if side < MIN_SIDE:
+        raise UsageError(f"--side {side} is too small; give {MIN_SIDE} or more")
     members: list[tuple[str, bytes]] = []
     count = 0
     for path in tqdm(sorted(set(photos)), "packing", disable=None if progress else True):
@@ -87,17 +90,17 @@ def write_pack(
             files = coder(decode(packed))
             members += [(f"{count:06d}.{i}.pics", data) for i, data in enumerate(files)]
         count += 1
-    size = sum(len(data) for _, data in members)
     if not count:
         raise DataError(f"no photographs of {side} pixels and more; name other folders")
+    description = {"side": side, "quality": quality, "photographs": count, **(about or {})}
+    members.insert(0, (DESCRIPTION, json.dumps(description).encode()))
+    size = _size(members)
     if size > MAX_BYTES:
         raise DataError(
             f"the pack would take {size / 2**20:.0f} MiB, beyond {MAX_BYTES / 2**20:.0f}; "
             "lower --side or --quality, or name fewer photographs"
         )
-    description = {"side": side, "quality": quality, "photographs": count, **(about or {})}
     with atomic_write(target) as part, tarfile.open(part, "w") as archive:
-        _add(archive, DESCRIPTION, json.dumps(description).encode())
         for name, data in members:
             _add(archive, name, data)
     return count, target.stat().st_size
@@ -143,6 +146,12 @@ def _jpeg(pixels: NDArray[np.uint8], side: int, quality: int) -> bytes:
     small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
     small.save(out, format="JPEG", quality=quality, optimize=True)
     return out.getvalue()
+
+
+def _size(members: Sequence[tuple[str, bytes]]) -> int:
+    """Of the archive: a small sketch takes two blocks, one for its name and one for itself."""
+    blocks = 2 + sum(1 - -len(data) // tarfile.BLOCKSIZE for _, data in members)
+    return -(-blocks * tarfile.BLOCKSIZE // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -23,7 +23,7 @@ from picsnet.bitstream import read, write
 from picsnet.config import VAEModelConfig
 from picsnet.decoder.diffusion import DiffusionDecoder, Drawing
 from picsnet.decoder.spec import load_spec
-from picsnet.errors import CheckpointError, DataError
+from picsnet.errors import CheckpointError, DataError, UsageError
 from picsnet.mini import assemble
 from picsnet.mini.blocks import SCALING_FACTOR, as_one_convolution, fit_encoder
 from picsnet.mini.captions import PaletteCaptioner, save_tokenizer
@@ -119,6 +119,20 @@ def test_the_same_photographs_make_the_same_pack(photos: Path, tmp_path: Path) -
     assert one.read_bytes() == other.read_bytes()
 
 
+def test_a_packs_limit_is_of_its_file(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, target = list(photos.glob("*.png")), tmp_path / "pack.tar"
+    # Sketches are so small that most of what they take are the archive's own blocks.
+    size = write_pack(paths, target, side=96, coder=lambda photo: [b"sketch"] * 50)[1]
+    assert size == target.stat().st_size
+    monkeypatch.setattr("datamodules.pack.MAX_BYTES", size)
+    write_pack(paths, target, side=96, coder=lambda photo: [b"sketch"] * 50)
+    monkeypatch.setattr("datamodules.pack.MAX_BYTES", size - 1)
+    with pytest.raises(DataError, match="the pack would take"):
+        write_pack(paths, target, side=96, coder=lambda photo: [b"sketch"] * 50)
+
+
 def test_packs_that_cannot_be(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +142,8 @@ def test_packs_that_cannot_be(
     monkeypatch.setattr("datamodules.pack.MAX_BYTES", 2**12)
     with pytest.raises(DataError, match="lower --side"):
         write_pack(list(photos.glob("*.png")), target, side=96)
+    with pytest.raises(UsageError, match="--side 0"):
+        write_pack(list(photos.glob("*.png")), target, side=0)
     assert not target.exists() and MAX_BYTES == 45 * 2**20
     target.write_bytes(b"no archive")
     with pytest.raises(DataError, match=r"cannot be read as a pack .*pack\.py"):
