@@ -180,9 +180,9 @@ def train_clip(config: CLIPRunConfig) -> None:
     from picsnet.mini.captions import PaletteCaptioner, save_tokenizer
     from picsnet.training.callbacks import Throughput
     from picsnet.training.clip import CLIPModule
-    from picsnet.training.run import fit, run_folder
+    from picsnet.training.run import fit, make_run_folder
 
-    captioner = PaletteCaptioner(save_tokenizer(run_folder(config) / "tokenizer"))
+    captioner = PaletteCaptioner(save_tokenizer(make_run_folder(config) / "tokenizer"))
     module = CLIPModule(config, captioner.vocabulary_size)
     datamodule = _photos(config, captioner)
     fit(config, module, datamodule, [Throughput(config.data.batch_size)])

@@ -334,6 +334,34 @@ def test_a_pack_of_a_network_that_is_gone(
     assert f"{old}: " in error and "make it again: python pack.py" in error
 
 
+def test_stages_that_cannot_begin_are_one_line(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [f"data.pack={packed}", f"output={tmp_path}", f"clip={tmp_path / 'none'}"]
+    assert train.main(["--config", "mini_diffusion.yaml", *given]) == 1
+    error = capsys.readouterr().err
+    assert "train that stage first (task mini-clip)" in error and error.count("\n") == 1
+    (tmp_path / "file").touch()
+    given = [f"data.pack={packed}", f"output={tmp_path / 'file'}"]
+    assert train.main(["--config", "mini_clip.yaml", *given]) == 1
+    error = capsys.readouterr().err
+    assert "set output=FOLDER" in error and error.count("\n") == 1
+
+
+def test_the_account_has_the_steps_that_were_made(
+    mini: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that its time budget ended has made fewer than its configuration asks for."""
+    first = mini.parent / "mini_vae"
+    given = ["--config", str(first / "config.yaml"), f"output={tmp_path}", "trainer.max_hours=0"]
+    assert train.main(given) == 0
+    stages = [f"--{stage}={mini.parent}/mini_{stage}" for stage in ("clip", "diffusion")]
+    out = tmp_path / "out"
+    assert assemble.main([*stages, f"--vae={tmp_path}/mini_vae", "-o", str(out)]) == 0
+    account = json.loads((out / "training.json").read_text())
+    assert (account["mini-vae"]["steps"], account["mini-clip"]["steps"]) == (1, 3)
+
+
 def test_a_stage_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert assemble.main(["--vae", str(tmp_path), "-o", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err

@@ -148,7 +148,7 @@ def _save_account(path: Path, *configs: dict[str, Any]) -> None:
         stage = {key: config[key] for key in ("seed", "model", "loss", "optim") if key in config}
         # A pack by its name: where it lay is of no use to others.
         data = {**config["data"], "pack": Path(config["data"]["pack"]).name}
-        account[config["task"]] = {**stage, "data": data, "steps": config["trainer"]["max_steps"]}
+        account[config["task"]] = {**stage, "data": data, "steps": config["steps"]}
     path.write_text(json.dumps(account, indent=1) + "\n")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picsnet.decoder.files import read_vocabulary
+from picsnet.errors import CheckpointError
 from picsnet.mini.tokenizer import LENGTH, train_tokenizer
 from picsnet.prompt.palette import describe
 from picsnet.prompt.tokens import listed_words
@@ -43,8 +44,17 @@ class PaletteCaptioner:
         return self.ids(describe(rgb))
 
     def ids(self, text: str) -> list[int]:
-        """A text's 77 ids, with start, end and padding."""
+        """A text's 77 ids, with start, end and padding.
+
+        Raises:
+            CheckpointError: there is no tokenizer.
+        """
         if self._tokenizer is None:  # in each loader's process its own
+            if not (self._folder / "tokenizer.json").is_file():
+                raise CheckpointError(
+                    f"{self._folder}: no tokenizer there; train that stage first (task mini-clip), "
+                    "or name its run's folder: clip=FOLDER"
+                )
             from transformers import CLIPTokenizer
 
             self._tokenizer = CLIPTokenizer.from_pretrained(self._folder, local_files_only=True)

@@ -13,7 +13,7 @@ from picsnet.saved import averaged
 
 
 def read_stage(run: str | Path, task: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Averaged weights of a run's last checkpoint, and the run's configuration.
+    """Averaged weights of a run's last checkpoint, and the run's configuration with its ``steps``.
 
     Args:
         run: its folder, ``runs/NAME``.
@@ -37,7 +37,7 @@ def read_stage(run: str | Path, task: str) -> tuple[dict[str, Tensor], dict[str,
         ) from None
     if found != task:
         raise CheckpointError(f"{path}: is of task {found}, not {task}; name another run's folder")
-    return averages, config
+    return averages, {**config, "steps": saved.get("batches_seen")}
 
 
 def under(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

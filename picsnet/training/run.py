@@ -43,6 +43,22 @@ def run_folder(config: RunConfig) -> Path:
     return Path(config.output) / config.name
 
 
+def make_run_folder(config: RunConfig, part: str = "") -> Path:
+    """The run's folder, or a part of it, made if it is not there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    folder = run_folder(config) / part
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot make the run's folder ({error.strerror}); set output=FOLDER"
+        ) from None
+    return folder
+
+
 def resume_point(config: RunConfig) -> Path | None:
     """The checkpoint that a run goes on from, or None for a fresh start.
 
@@ -290,14 +306,8 @@ def fit(
             )
     elif config.init_from is not None:
         module.start_from(config.init_from)
+    checkpoints = make_run_folder(config, "checkpoints")
     folder = run_folder(config)
-    checkpoints = last.parent
-    try:
-        checkpoints.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot make the run's folder ({error.strerror}); set output=FOLDER"
-        ) from None
     save_description(OmegaConf.structured(config), folder)
     # Lightning's greetings, and the warnings of its own internals.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
