@@ -403,6 +403,18 @@ def test_a_stopped_run_says_which_command_goes_on(
     assert again[how] in result.stderr
 
 
+def test_the_log_counts_each_step_once(maps_folder: Path, tmp_path: Path) -> None:
+    steps = ["trainer.max_steps=6", "trainer.val_every=2", "trainer.log_every=1"]
+    for more in (["trainer.max_hours=0"], ["trainer.max_hours=0"], []):
+        result = train(maps_folder, tmp_path, *steps, *more)
+        assert result.returncode == 0, result.stderr
+    found: list[int] = []
+    for log in sorted(last(tmp_path).parent.parent.glob("csv/*/metrics.csv")):
+        with log.open() as file:
+            found += [int(row["step"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert found == [0, 1, 2, 3, 4, 5]
+
+
 def test_loss_is_lambda_distortion_plus_rate() -> None:
     x = torch.rand(2, 1, 192, 192)
     x_hat = (x + 0.1).clamp(0, 1)

@@ -150,6 +150,9 @@ class SteppedModule(L.LightningModule):
     def count_batch(self) -> None:
         """To be called once at the end of each training step, after the optimisers."""
         self.ema.follow(self.network, self.batches_seen)
+        # By this Lightning numbers what it logs. Resumed where a run had been stopped, it counts a
+        # step twice: curves would shift.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.batches_seen
         self.batches_seen += 1
 
     @staticmethod
