@@ -55,6 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print_error(error)
         return error.exit_status
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        print("picsnet: interrupted; what was written is whole", file=sys.stderr)
+        return 130
     print(f"{args.output}: {count} photographs, {size / 2**20:.1f} MiB")
     return 0
 

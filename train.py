@@ -62,6 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print_error(error)
         return error.exit_status
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        print("picsnet: interrupted; what was written is whole", file=sys.stderr)
+        return 130
     return 0
 
 

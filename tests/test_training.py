@@ -415,6 +415,22 @@ def test_the_log_counts_each_step_once(maps_folder: Path, tmp_path: Path) -> Non
     assert found == [0, 1, 2, 3, 4, 5]
 
 
+def test_ctrl_c_before_the_first_step_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While maps are made, that is, or the network is."""
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr("picsnet.sketch.extract_folder", interrupted)
+    arguments = [a for a in command(tmp_path, tmp_path)[2:] if not a.startswith("data.maps")]
+    assert train_main([*arguments, f"data.photos=[{tmp_path}]"]) == 130
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line == "picsnet: interrupted; what was written is whole"
+
+
 def test_loss_is_lambda_distortion_plus_rate() -> None:
     x = torch.rand(2, 1, 192, 192)
     x_hat = (x + 0.1).clamp(0, 1)
