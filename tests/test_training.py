@@ -27,7 +27,7 @@ from picsnet.ntc import build
 from picsnet.ntc.base import NTCOutput
 from picsnet.ntc.noise import uniform_by_map
 from picsnet.training.ntc import NTCModule, RangeNTCModule
-from picsnet.training.run import fit
+from picsnet.training.run import choose_precision, fit
 from tests.conftest import REPOSITORY, drawn_map
 from train import main as train_main
 
@@ -575,6 +575,14 @@ def test_a_step_between_two_logs_waits_for_nothing(
     by_step = np.diff(counts)
     assert by_step[9] > 0  # the step that is logged
     assert by_step[1:9].tolist() == [0] * 8
+
+
+def test_precision_is_that_of_the_accelerator_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+    monkeypatch.setattr("picsnet.training.run.has_amx", lambda: False)
+    assert choose_precision("auto", "auto") == "bf16-mixed"
+    assert choose_precision("auto", "cpu") == "32-true"
 
 
 def test_signals_to_the_group_leave_the_loader_to_training(maps_folder: Path) -> None:

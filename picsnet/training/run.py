@@ -78,15 +78,15 @@ def resume_point(config: RunConfig) -> Path | None:
     return named
 
 
-def choose_precision(asked: str) -> str:
-    """Lightning's precision for this machine.
+def choose_precision(asked: str, accelerator: str = "auto") -> str:
+    """Lightning's precision for this machine, or for its CPU where ``accelerator`` is that.
 
     ``auto`` takes bf16 where matrix units make it fast (CUDA with bf16, CPUs with AMX) and float32
     elsewhere: on a CPU with AVX-512 but no AMX, bf16 convolutions measured half float32's speed.
     """
     if asked != "auto":
         return asked
-    if torch.cuda.is_available():
+    if accelerator != "cpu" and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
     return "bf16-mixed" if has_amx() else "32-true"
 
@@ -324,7 +324,7 @@ def fit(
             devices=devices,
             num_nodes=settings.num_nodes,
             strategy=settings.strategy,
-            precision=choose_precision(settings.precision),  # type: ignore[arg-type]
+            precision=choose_precision(settings.precision, settings.accelerator),  # type: ignore[arg-type]
             max_steps=settings.max_steps,
             val_check_interval=settings.val_every,
             check_val_every_n_epoch=None,
