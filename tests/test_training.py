@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,7 +28,7 @@ from picsnet.ntc import build
 from picsnet.ntc.base import NTCOutput
 from picsnet.ntc.noise import uniform_by_map
 from picsnet.training.ntc import NTCModule, RangeNTCModule
-from picsnet.training.run import choose_precision, fit
+from picsnet.training.run import choose_precision, fit, make_loggers
 from tests.conftest import REPOSITORY, drawn_map
 from train import main as train_main
 
@@ -583,6 +584,18 @@ def test_precision_is_that_of_the_accelerator_asked_for(monkeypatch: pytest.Monk
     monkeypatch.setattr("picsnet.training.run.has_amx", lambda: False)
     assert choose_precision("auto", "auto") == "bf16-mixed"
     assert choose_precision("auto", "cpu") == "32-true"
+
+
+def test_the_first_process_alone_names_the_wandb_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under torchrun all begin at once: each would make an id, and one would be kept."""
+    overrides = [a for a in MINIATURE if "wandb" not in a] + ["data.maps=[maps]"]
+    config = load_config("sketch_ntc_lambda0.5.yaml", [*overrides, "logging.wandb=offline"])
+    for rank, kept in ((1, False), (0, True)):
+        monkeypatch.setattr(rank_zero_only, "rank", rank)
+        make_loggers(config, tmp_path)
+        assert (tmp_path / "wandb_id").is_file() is kept
 
 
 def test_signals_to_the_group_leave_the_loader_to_training(maps_folder: Path) -> None:

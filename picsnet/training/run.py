@@ -16,6 +16,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 
@@ -214,7 +215,8 @@ def make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
     if config.logging.tensorboard:
         loggers.append(_tensorboard(folder))
     mode = wandb_mode(config.logging.wandb)
-    if mode != "disabled":
+    # Other processes would only race for the run's id.
+    if mode != "disabled" and rank_zero_only.rank == 0:
         from lightning.pytorch.loggers import WandbLogger
 
         logger = WandbLogger(
