@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from picsnet.losses import RateDistortionLoss
 from picsnet.ntc import build
 from picsnet.ntc.base import NTCOutput
 from picsnet.ntc.noise import uniform_by_map
+from picsnet.training.callbacks import Throughput
 from picsnet.training.ntc import NTCModule, RangeNTCModule
 from picsnet.training.run import choose_precision, fit, make_loggers
 from tests.conftest import REPOSITORY, drawn_map
@@ -576,6 +578,37 @@ def test_a_step_between_two_logs_waits_for_nothing(
     by_step = np.diff(counts)
     assert by_step[9] > 0  # the step that is logged
     assert by_step[1:9].tolist() == [0] * 8
+
+
+def test_throughput_leaves_checkpoints_out(
+    maps_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, found = [0.0], []
+    monkeypatch.setattr(
+        "picsnet.training.callbacks.time", SimpleNamespace(monotonic=lambda: now[0])
+    )
+
+    class Slow(NTCModule):
+        def on_train_batch_start(self, *args: Any) -> None:
+            now[0] += 1
+            super().on_train_batch_start(*args)
+
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            now[0] += 100
+
+    class Read(Callback):
+        def on_train_end(self, trainer: Any, module: Any) -> None:
+            found.append(float(trainer.callback_metrics["train/crops_per_second"]))
+
+    overrides = [*MINIATURE, f"data.maps=[{maps_folder}]", f"output={tmp_path}"]
+    overrides += ["trainer.max_steps=9", "trainer.log_every=4", "trainer.checkpoint_every=3"]
+    config = load_config("sketch_ntc_lambda0.5.yaml", [*overrides, "trainer.keep_every=4"])
+    assert isinstance(config, NTCRunConfig)
+    train_maps, val_maps = split_maps(list_maps(maps_folder), 2, 1)
+    settings = MapDataSettings(crop=64, batch_size=2, workers=0, seed=1, total_steps=9)
+    data = SketchMapDataModule(train_maps, val_maps, settings)
+    fit(config, Slow(config), data, [Throughput(2), Read()])
+    assert found == [2.0]  # two crops a step, of a second each
 
 
 def test_precision_is_that_of_the_accelerator_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

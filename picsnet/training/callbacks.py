@@ -23,12 +23,20 @@ class Throughput(Callback):
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
         self._since: tuple[float, int] | None = None
+        self._saving: float | None = None
+
+    def on_save_checkpoint(self, *args: Any) -> None:
+        self._saving = self._saving or time.monotonic()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
         assert isinstance(pl_module, SteppedModule)
         step, now = pl_module.batches_seen, time.monotonic()
+        if self._saving is not None and self._since is not None:
+            # Checkpoints of a step are written by a callback before this one.
+            self._since = (self._since[0] + now - self._saving, self._since[1])
+        self._saving = None
         if self._since is None:
             self._since = (now, step)
         elif step % pl_module.log_every == 0:
