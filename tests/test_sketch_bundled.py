@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from picsnet.cli import main
 from picsnet.errors import SketcherError
 from picsnet.shipped import CARD, WEIGHTS
 from picsnet.sketch import bundled
+from picsnet.sketch.network import EdgeNetwork
 
 
 def disc(height: int = 120, width: int = 160) -> NDArray[np.uint8]:
@@ -78,3 +82,18 @@ def test_a_weight_that_is_missing_is_noticed(tmp_path: Path) -> None:
     (tmp_path / CARD).write_bytes((bundled.SHIPPED / CARD).read_bytes())
     with pytest.raises(SketcherError, match=r"missing, the first stages\.2\.0\.weight"):
         bundled.BundledSketcher(folder=tmp_path)
+
+
+def test_a_card_names_what_was_trained_on(tmp_path: Path) -> None:
+    model = {"widths": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "fusion": 8}
+    weights = EdgeNetwork(**model).state_dict()
+    data = {"batch_size": 2, "crop": 64, "splits": ["train"]}
+    saved = {
+        "state_dict": {f"ema.module.{key}": value for key, value in weights.items()},
+        "config": {"task": "edge", "model": model, "data": data},
+        "batches_seen": 7,
+    }
+    torch.save(saved, tmp_path / "last.ckpt")
+    assert main(["export", str(tmp_path / "last.ckpt"), "-o", str(tmp_path / "model")]) == 0
+    card = json.loads((tmp_path / "model" / CARD).read_text())
+    assert (card["data"], card["steps"]) == ("BSDS500 train", 7)

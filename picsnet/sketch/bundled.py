@@ -160,7 +160,7 @@ def load_training_checkpoint(path: Path) -> tuple[EdgeNetwork, dict[str, Any]]:
         "steps": saved["batches_seen"],
         "batch_size": config["data"]["batch_size"],
         "crop": config["data"]["crop"],
-        "data": "BSDS500 train and val",
+        "data": f"BSDS500 {' and '.join(config['data']['splits'])}",
         "environment": saved.get("environment", {}),
     }
     return network, card
