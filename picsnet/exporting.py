@@ -11,15 +11,31 @@ from picsnet.ntc.base import FileNTC
 from picsnet.shipped import CARD
 from picsnet.sketch import bundled
 
+_BASELINE = "evaluate.py takes the checkpoint as it is (codecs.NAME.weights)"
+_STAGE = "python -m picsnet.mini.assemble makes a decoder of the three stages' runs"
+NOT_EXPORTED = {
+    "photo-ntc": _BASELINE,
+    "hific": _BASELINE,
+    "mini-vae": _STAGE,
+    "mini-clip": _STAGE,
+    "mini-diffusion": _STAGE,
+}
+"""Tasks whose checkpoints are used in another way, and in which."""
+
 
 def export_checkpoint(checkpoint: Path, folder: Path) -> str:
     """Write the folder; returns the fingerprint.
 
     Raises:
-        CheckpointError: the file is not a training checkpoint of this project.
+        CheckpointError: the file is not a training checkpoint of this project, or of a task that is
+            not exported.
         OutputError: the folder cannot be written.
     """
     task = checkpoints.task_of(checkpoint)
+    if task in NOT_EXPORTED:
+        raise CheckpointError(
+            f"{checkpoint}: is of task {task}, which is not exported; {NOT_EXPORTED[task]}"
+        )
     if task == "edge":
         network, card = bundled.load_training_checkpoint(checkpoint)
         bundled.export(network, card, folder)

@@ -27,6 +27,7 @@ from picsnet.checkpoints import (
 from picsnet.codec import SketchCodec
 from picsnet.config import load_config, to_dict
 from picsnet.errors import CheckpointError, ConfigError, OutputError
+from picsnet.exporting import export_checkpoint
 from picsnet.ntc import build
 from picsnet.ntc.context import Levels, SketchContext
 from picsnet.ntc.hyperprior import SketchHyperprior
@@ -82,6 +83,16 @@ def test_a_file_in_the_way_of_an_export_is_named(network: SketchHyperprior, tmp_
     with pytest.raises(OutputError, match="in the way"):
         export(network, CARD, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [("photo-ntc", r"evaluate\.py takes"), ("mini-vae", r"picsnet\.mini\.assemble")],
+)
+def test_what_is_not_exported_is_used_in_another_way(task: str, words: str, tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "config": {"task": task}}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=f"is of task {task}.*{words}"):
+        export_checkpoint(tmp_path / "last.ckpt", tmp_path / "model")
 
 
 def test_a_model_without_its_prior_codes_alike(network: SketchHyperprior, folder: Path) -> None:
