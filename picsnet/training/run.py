@@ -14,10 +14,10 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 
 from picsnet.config import RunConfig, to_dict
@@ -216,7 +216,7 @@ def make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
         loggers.append(_tensorboard(folder))
     mode = wandb_mode(config.logging.wandb)
     # Other processes would only race for the run's id.
-    if mode != "disabled" and rank_zero_only.rank == 0:
+    if mode != "disabled" and not getattr(rank_zero_only, "rank", 0):
         from lightning.pytorch.loggers import WandbLogger
 
         logger = WandbLogger(
