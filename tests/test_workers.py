@@ -78,6 +78,22 @@ def test_stages_say_where_time_went(
     assert list(row["stages"]) == ["code", "transform", "write"]
 
 
+def test_decoding_beside_a_photograph_leaves_it_alone(
+    maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without -o photo.png becomes photo.pics, and that would become photo.png."""
+    for name in ("a", "b"):
+        assert encode(maps / "a.png", tmp_path / f"{name}.pics") == 0
+    photograph = (maps / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(photograph)
+    assert main(["decode", str(tmp_path), "-q"]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "a.png: is there already" in line and "-o" in line
+    assert (tmp_path / "a.png").read_bytes() == photograph and (tmp_path / "b.png").is_file()
+    assert main(["decode", str(tmp_path / "a.pics"), "-o", str(tmp_path / "a.png")]) == 0
+    assert (tmp_path / "a.png").read_bytes() != photograph
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

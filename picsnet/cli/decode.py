@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from picsnet.cli import options
 from picsnet.cli.batch import Pair, Record, output_paths, run_all
-from picsnet.errors import PicsnetError, UsageError
+from picsnet.errors import OutputError, PicsnetError, UsageError
 from picsnet.files import expand_inputs, read_file
 from picsnet.terminal import printable
 
@@ -32,7 +32,12 @@ HELP = "decode .pics files to PNG pictures"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     parser.add_argument("files", nargs="+", metavar="FILE", help=".pics files, folders or globs")
-    parser.add_argument("-o", "--output", metavar="OUT", help="a .png file or a folder")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="a .png file or a folder (default: beside each file, over nothing that is there)",
+    )
     parser.add_argument(
         "--ckpt",
         help="the model that the file was written with, where it is not one of those that ship",
@@ -68,6 +73,9 @@ def run(args: argparse.Namespace) -> int:
     receiver = _Receiver(args)
 
     def work(source: Path, target: Path) -> Record:
+        if args.output is None and target.exists():
+            # The photograph that was coded lies there, as likely as not.
+            raise OutputError(f"{target}: is there already; name another place with -o")
         data = read_file(source)
         file = read(data, name=str(source), partial=args.partial, max_pixels=args.max_pixels)
         from picsnet.images import save_png
