@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -114,6 +115,22 @@ def test_a_store_writes_whole_files_and_tells_versions(
     assert set(store.files()) == {"a/b.bin"}
     with pytest.raises(DataError, match="nowhere"):
         store.read("nowhere")
+
+
+def test_a_linked_picture_is_another_when_what_it_leads_to_is(tmp_path: Path) -> None:
+    """The link's own time stays, and an uncompressed picture's size as well."""
+    real = tmp_path / "real.ppm"
+    real.write_bytes(b"one")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "a.ppm").symlink_to(real)
+    (tmp_path / "linked" / "nowhere.ppm").symlink_to(tmp_path / "gone.ppm")
+    store = Store(str(tmp_path / "linked"))
+    before = store.files()
+    real.write_bytes(b"two")
+    os.utime(real, (1, 1))
+    after = store.files()
+    assert after["a.ppm"] != before["a.ppm"]
+    assert after["nowhere.ppm"] == before["nowhere.ppm"]
 
 
 def test_what_a_killed_worker_had_begun_goes(tmp_path: Path) -> None:

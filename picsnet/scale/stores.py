@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -71,12 +72,22 @@ class Store:
         self._files.invalidate_cache()
         with _readable(self.url):
             found = _retried(lambda: self._files.find(self._root, detail=True))
-        names = {path[len(self._root) :].lstrip("/"): info for path, info in found.items()}
+        names = {
+            path[len(self._root) :].lstrip("/"): self._followed(path, info)
+            for path, info in found.items()
+        }
         return {
             name: (int(info.get("size") or 0), _version(info))
             for name, info in names.items()
             if name and not any(part.startswith(".") for part in name.split("/"))
         }
+
+    def _followed(self, path: str, info: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With the time of what a link leads to: fsspec gives its size, but the link's own time."""
+        if self.local and info.get("islink"):
+            with contextlib.suppress(OSError):  # it leads nowhere; reading it will tell
+                return {**info, "mtime": os.stat(path).st_mtime}
+        return info
 
     def read(self, name: str) -> bytes:
         """A file's bytes.
