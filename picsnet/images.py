@@ -42,7 +42,8 @@ def load_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 def rgb_of(picture: Image.Image) -> NDArray[np.uint8]:
-    """An opened picture, as `load_rgb` gives it."""
+    """An opened picture, as `load_rgb` gives it. Its size is not checked."""
+    picture.load()  # what a file says of transparency may come last in it
     return np.array(_seen(picture, "white", "RGB"))
 
 

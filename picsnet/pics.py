@@ -318,6 +318,8 @@ class PICS:
         prompts = [None] * len(images) if prompts is None else prompts
         if len(prompts) != len(images):
             raise UsageError(f"{len(prompts)} prompts for {len(images)} pictures; give one each")
+        if not images:
+            return []  # no batch has no seconds a picture
         pixels = [_pixels(image) for image in images]
         size = self.decoder.spec.settings.size
         originals = [_resized(p, *working_size(p.shape[1], p.shape[0], size)) for p in pixels]
