@@ -295,6 +295,7 @@ def _truncate(path: Path) -> None:
         (lambda f: shutil.rmtree(f / "unet"), "unet"),
         (lambda f: (f / "model_index.json").unlink(), "no model_index.json"),
         (lambda f: shutil.rmtree(f / "tokenizer"), "tokenizer.*no vocabulary"),
+        (lambda f: (f / "tokenizer" / "tokenizer_config.json").unlink(), "model_max_length"),
         (lambda f: _truncate(f / "vae" / "diffusion_pytorch_model.safetensors"), "vae"),
         (lambda f: (f / "scheduler" / "scheduler_config.json").write_text("{"), "scheduler"),
         (lambda f: (f / "unet" / "config.json").write_text("{}"), "unet"),

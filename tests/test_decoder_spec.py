@@ -80,6 +80,8 @@ def test_a_hub_id_may_name_its_revision() -> None:
         ("sd21-hed", ["redraw=1.5"], "redraw"),
         ("sd21-hed", ["scheduler=fast"], "one of unipc"),
         ("sd21-hed", ["steps=true"], "of type int"),
+        ("sd21-hed", ["steps=["], "not valid YAML"),
+        ("sd21-hed", ["negative=${a"], "not valid YAML"),
     ],
 )
 def test_what_cannot_work_is_named(source: str, overrides: list[str], words: str) -> None:
@@ -96,6 +98,8 @@ def test_what_cannot_work_is_named(source: str, overrides: list[str], words: str
         ("controlnet: x\n", "pipeline is missing"),
         ("pipeline: a/b\ncontrol: c/d\n", "nearest: controlnet"),
         ("pipeline: a/b\nsettings: {step: 3}\n", "nearest: steps"),
+        ("pipeline: a/b\nsettings: 3\n", "settings is 3; it must hold a mapping"),
+        ("pipeline: a/b\nspeed: fast\n", "speed is 'fast'; it must hold a mapping"),
         ("pipeline: a/b\njudge: taste\n", "one of clip, colour"),
         ("pipeline: a/b\ncandidates: 40\n", "candidates is 40; it must be 1 to 32"),
         ("pipeline: a/b\ncandidates: many\n", "candidates"),

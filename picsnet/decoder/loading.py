@@ -19,6 +19,8 @@ from picsnet.errors import ModelError
 
 # Beside the weights: activations of one picture at 512x512, with guidance.
 _WORKING_BYTES = 2 * 2**30
+_LONGEST_PROMPT = 2**16
+"""Tokens; CLIP's text towers take 77, and some hundreds where they were made longer."""
 
 _SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
@@ -39,7 +41,11 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import CLIPTokenizer
 
     with _readable_errors(folder / "tokenizer"):
-        return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        # Without the file that says it transformers puts a number beyond all tensors.
+        if tokenizer.model_max_length > _LONGEST_PROMPT:
+            raise ValueError("tokenizer_config.json is missing, or names no model_max_length")
+    return tokenizer
 
 
 def load_parts(folder: Path, spec: DecoderSpec, tokenizer: Any, device: str) -> dict[str, Any]:

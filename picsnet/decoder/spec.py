@@ -252,8 +252,8 @@ def _from_yaml(path: Path) -> DecoderSpec:
     if not isinstance(node, DictConfig) or not isinstance(values, dict):
         raise ConfigError(f"{path}: must hold a mapping of keys to values")
     given: dict[str, Any] = {str(key): value for key, value in values.items()}
-    settings = _settings(given.pop("settings", None) or {}, DecoderSettings(), str(path))
-    speed = _speed(given.pop("speed", None) or {}, DecoderSpeed(), str(path))
+    settings = _settings(_part(given, "settings", path), DecoderSettings(), str(path))
+    speed = _speed(_part(given, "speed", path), DecoderSpeed(), str(path))
     given.setdefault("name", path.parent.name if path.name == SPEC_FILE else path.stem)
     if path.name == SPEC_FILE:
         given.setdefault("pipeline", ".")
@@ -276,13 +276,27 @@ def _from_yaml(path: Path) -> DecoderSpec:
     return DecoderSpec(settings=settings, speed=speed, **given)
 
 
+def _part(given: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """Takes a mapping within a file's out of it."""
+    values = given.pop(key, None) or {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: {key} is {values!r}; it must hold a mapping of keys to values")
+    return {str(name): value for name, value in values.items()}
+
+
 def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     for override in overrides:
         if not override.partition("=")[1]:
             raise ConfigError(f"--decoder-set {override}: not of the form key=value, e.g. steps=10")
-    values = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
+    try:
+        values = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
+    except Exception as error:  # as in `_from_yaml`: a value is YAML too
+        raise ConfigError(
+            f"--decoder-set {' '.join(overrides)}: not valid YAML ({str(error).splitlines()[0]}); "
+            "quote the value, e.g. 'negative=\"[blurry\"'"
+        ) from None
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
