@@ -386,6 +386,25 @@ def test_a_run_that_goes_on_keeps_its_rates_and_says_so(
     assert not list(tmp_path.iterdir())
 
 
+def test_ctrl_c_while_samples_are_made_is_not_silent(
+    maps_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(SketchMapDataModule, "train_dataloader", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert train_main(command(maps_folder, tmp_path)[2:]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
+    assert "picsnet: interrupted" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_nothing_to_train_is_said_where_nothing_would_be_written(
     maps_folder: Path, tmp_path: Path, uninterrupted: Path
 ) -> None:

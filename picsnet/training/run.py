@@ -354,12 +354,18 @@ def fit(
             f"num_nodes={settings.num_nodes} strategy={settings.strategy}: not on this machine "
             f"({' '.join(str(error).split())[:160]}); leave them out to have what it has"
         ) from None
-    trainer.fit(
-        module,
-        datamodule=datamodule,
-        ckpt_path=None if start is None else str(start),
-        weights_only=True,
-    )
+    try:
+        trainer.fit(
+            module,
+            datamodule=datamodule,
+            ckpt_path=None if start is None else str(start),
+            weights_only=True,
+        )
+    except SystemExit as error:
+        # Lightning leaves so, without a word, at Ctrl-C before the first step and at a second one.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     _end_wandb(trainer, config, last)
     if trainer.is_global_zero:
         if stop.reason:
