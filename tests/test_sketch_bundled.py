@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_a_weight_that_is_missing_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_card_names_what_was_trained_on(tmp_path: Path) -> None:
-    model = {"widths": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "fusion": 8}
+    model: dict[str, Any] = {"widths": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "fusion": 8}
     weights = EdgeNetwork(**model).state_dict()
     data = {"batch_size": 2, "crop": 64, "splits": ["train"]}
     saved = {
