@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,6 +77,23 @@ def train(maps: Path, output: Path, *overrides: str) -> subprocess.CompletedProc
     )
 
 
+Here = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def train_here(
+    maps_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Here:
+    """`train` in this process, where no other has to be: its status and what it said."""
+    monkeypatch.chdir(REPOSITORY)
+
+    def run(output: Path, *overrides: str) -> tuple[int, str]:
+        status = train_main(command(maps_folder, output, *overrides)[2:])
+        return status, capsys.readouterr().err
+
+    return run
+
+
 def last(output: Path) -> Path:
     return output / "sketch_ntc_lambda0.5" / "checkpoints" / "last.ckpt"
 
@@ -95,13 +113,13 @@ STEPS = ("trainer.max_steps=300", "trainer.checkpoint_every=10", "trainer.val_ev
 
 @pytest.mark.parametrize("kept", [True, False], ids=["after-a-checkpoint", "before-any"])
 def test_a_run_that_diverges_ends_and_keeps_the_weights_from_before(
-    kept: bool, maps_folder: Path, tmp_path: Path
+    kept: bool, train_here: Here, tmp_path: Path
 ) -> None:
     every = "trainer.checkpoint_every=1" if kept else "trainer.checkpoint_every=20"
     steep = ("optim.lr=1e30", "optim.warmup_steps=0", "trainer.log_every=10")
-    result = train(maps_folder, tmp_path, "trainer.max_steps=40", every, *steep)
-    assert result.returncode == 1
-    message = result.stderr.strip().splitlines()[-1]
+    status, errors = train_here(tmp_path, "trainer.max_steps=40", every, *steep)
+    assert status == 1
+    message = errors.strip().splitlines()[-1]
     assert message.startswith("picsnet: error: ") and "diverged" in message
     assert "optim.lr" in message and "of 40" in message
     assert last(tmp_path).is_file() is kept
@@ -311,16 +329,14 @@ def test_two_processes_train_as_one_with_their_batch_does(
     [(b"", "not a checkpoint"), (b"text\n" * 50, "not a checkpoint")],
 )
 def test_resuming_from_rubbish_is_one_line(
-    maps_folder: Path, tmp_path: Path, content: bytes, message: str
+    train_here: Here, tmp_path: Path, content: bytes, message: str
 ) -> None:
     rubbish = tmp_path / "bad.ckpt"
     rubbish.write_bytes(content)
-    result = train(maps_folder, tmp_path / "out", f"resume={rubbish}")
-    assert result.returncode == 1
-    assert (
-        result.stderr.strip().splitlines()[-1].startswith(f"picsnet: error: {rubbish}: {message}")
-    )
-    assert "Traceback" not in result.stderr
+    status, errors = train_here(tmp_path / "out", f"resume={rubbish}")
+    assert status == 1
+    assert errors.strip().splitlines()[-1].startswith(f"picsnet: error: {rubbish}: {message}")
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
@@ -336,50 +352,40 @@ def test_resuming_from_rubbish_is_one_line(
     ],
 )
 def test_what_this_machine_or_network_has_not_is_one_line(
-    maps_folder: Path,
-    tmp_path: Path,
-    override: str,
-    words: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    train_here: Here, tmp_path: Path, override: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(REPOSITORY)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    assert train_main(command(maps_folder, tmp_path, override)[2:]) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("picsnet: error: ") and words in error
+    status, errors = train_here(tmp_path, override)
+    error = errors.strip().splitlines()[-1]
+    assert status == 2 and error.startswith("picsnet: error: ") and words in error
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_any_seed_is_one(maps_folder: Path, tmp_path: Path, seed: int) -> None:
-    result = train(maps_folder, tmp_path, f"seed={seed}", "trainer.max_steps=1")
-    assert result.returncode == 0, result.stderr
+def test_any_seed_is_one(train_here: Here, tmp_path: Path, seed: int) -> None:
+    status, errors = train_here(tmp_path, f"seed={seed}", "trainer.max_steps=1")
+    assert status == 0, errors
 
 
 def test_resuming_with_another_network_is_one_line(
-    maps_folder: Path, tmp_path: Path, uninterrupted: Path
+    train_here: Here, tmp_path: Path, uninterrupted: Path
 ) -> None:
-    result = train(
-        maps_folder,
-        tmp_path,
-        f"resume={uninterrupted}",
-        "model.options={widths: [8, 8, 8], M: 12, N: 4}",
-    )
-    assert result.returncode == 1
-    assert "holds another network" in result.stderr.strip().splitlines()[-1]
+    another = "model.options={widths: [8, 8, 8], M: 12, N: 4}"
+    status, errors = train_here(tmp_path, f"resume={uninterrupted}", another)
+    assert status == 1
+    assert "holds another network" in errors.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     "setting", ["lr=0.0003", "aux_lr=0.0003", "weight_decay=0.1", "only=[context,gains]"]
 )
 def test_a_run_that_goes_on_keeps_its_rates_and_says_so(
-    maps_folder: Path, tmp_path: Path, uninterrupted: Path, setting: str
+    train_here: Here, tmp_path: Path, uninterrupted: Path, setting: str
 ) -> None:
     """The checkpoint's optimisers have them: another one would be taken silently for nothing."""
-    result = train(maps_folder, tmp_path, f"resume={uninterrupted}", f"optim.{setting}")
-    assert result.returncode == 1
-    last_line = result.stderr.strip().splitlines()[-1]
+    status, errors = train_here(tmp_path, f"resume={uninterrupted}", f"optim.{setting}")
+    assert status == 1
+    last_line = errors.strip().splitlines()[-1]
     name, asked = setting.split("=")
     assert f"its own optim.{name}=" in last_line and f"not {asked}" in last_line
     assert f"init_from={uninterrupted}" in last_line
@@ -387,49 +393,45 @@ def test_a_run_that_goes_on_keeps_its_rates_and_says_so(
 
 
 def test_ctrl_c_while_samples_are_made_is_not_silent(
-    maps_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    train_here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.chdir(REPOSITORY)
     monkeypatch.setattr(SketchMapDataModule, "train_dataloader", interrupted)
     before = signal.getsignal(signal.SIGINT)
     try:
-        assert train_main(command(maps_folder, tmp_path)[2:]) == 130
+        status, errors = train_here(tmp_path)
     finally:
         signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
-    assert "picsnet: interrupted" in capsys.readouterr().err.splitlines()[-1]
+    assert status == 130 and "picsnet: interrupted" in errors.splitlines()[-1]
 
 
 def test_nothing_to_train_is_said_where_nothing_would_be_written(
-    maps_folder: Path, tmp_path: Path, uninterrupted: Path
+    train_here: Here, tmp_path: Path, uninterrupted: Path
 ) -> None:
-    result = train(maps_folder, tmp_path, f"resume={uninterrupted}", "trainer.max_steps=300")
-    assert result.returncode == 1
-    last_line = result.stderr.strip().splitlines()[-1]
+    status, errors = train_here(tmp_path, f"resume={uninterrupted}", "trainer.max_steps=300")
+    assert status == 1
+    last_line = errors.strip().splitlines()[-1]
     assert "has all 300 steps" in last_line and "trainer.max_steps" in last_line
 
 
 @pytest.mark.parametrize("how", ["auto", "never"])
 def test_a_stopped_run_says_which_command_goes_on(
-    maps_folder: Path, tmp_path: Path, how: str
+    train_here: Here, tmp_path: Path, how: str
 ) -> None:
     """The same command with resume=never would begin again, over what was trained."""
-    result = train(maps_folder, tmp_path, f"resume={how}", "trainer.max_hours=0")
-    assert result.returncode == 0, result.stderr
+    status, errors = train_here(tmp_path, f"resume={how}", "trainer.max_hours=0")
+    assert status == 0, errors
     again = {"auto": "the same command goes on", "never": "the same command with resume=auto"}
-    assert again[how] in result.stderr
+    assert again[how] in errors
 
 
-def test_the_log_counts_each_step_once(maps_folder: Path, tmp_path: Path) -> None:
+def test_the_log_counts_each_step_once(train_here: Here, tmp_path: Path) -> None:
     steps = ["trainer.max_steps=6", "trainer.val_every=2", "trainer.log_every=1"]
     for more in (["trainer.max_hours=0"], ["trainer.max_hours=0"], []):
-        result = train(maps_folder, tmp_path, *steps, *more)
-        assert result.returncode == 0, result.stderr
+        status, errors = train_here(tmp_path, *steps, *more)
+        assert status == 0, errors
     found: list[int] = []
     for log in sorted(last(tmp_path).parent.parent.glob("csv/*/metrics.csv")):
         with log.open() as file:
