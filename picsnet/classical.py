@@ -69,8 +69,8 @@ class ClassicalPoint:
 
     Attributes:
         codec: one of CODECS.
-        quality: 0..100 as Pillow takes it; for JPEG2000 the rate to aim at, bits per original
-            pixel.
+        quality: 0..100 as Pillow takes it, whole; for JPEG2000 the rate to aim at, in bits per
+            original pixel.
         downscale: both sides are coded at 1 / downscale.
     """
 
@@ -81,6 +81,8 @@ class ClassicalPoint:
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
             raise ValueError(f"unknown codec {self.codec!r}")
+        if self.codec != "JPEG2000" and not (0 <= self.quality <= 100 and self.quality % 1 == 0):
+            raise ValueError(f"quality {self.quality:g} is not a whole number from 0 to 100")
         if self.downscale not in DOWNSCALES:
             raise ValueError(f"downscale {self.downscale} is not one of {DOWNSCALES}")
 

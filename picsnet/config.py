@@ -561,6 +561,8 @@ def _value_problems(config: RunConfig) -> list[str]:
                 "data needs photos=[FOLDER] (maps are extracted), maps=[FOLDER] or "
                 "shards=[FOLDER_OR_URL], one of the three",
             ),
+            *_apart("data.photos", data.photos),
+            *_apart("data.maps", data.maps),
             (
                 data.shards_window >= 0,
                 f"data.shards_window is {data.shards_window}; it must be 1 or more, or 0 for all",
@@ -588,6 +590,20 @@ def _at_least(values: Any, where: str, **least: int) -> list[tuple[bool, str]]:
 
 def _multiple(crop: int, of: int) -> list[tuple[bool, str]]:
     return [(crop % of == 0, f"data.crop is {crop}; it must be a multiple of {of}")]
+
+
+def _apart(where: str, folders: list[str]) -> list[tuple[bool, str]]:
+    """A picture that is found twice would be trained on and held out."""
+    paths = [Path(folder).resolve() for folder in folders]
+    return [
+        (
+            False,
+            f"{where}: {inner} lies in {outer}, so that its pictures are there twice; leave it out",
+        )
+        for i, inner in enumerate(paths)
+        for j, outer in enumerate(paths)
+        if i != j and inner.is_relative_to(outer) and (inner != outer or i < j)
+    ]
 
 
 def _first_line(error: BaseException) -> str:

@@ -67,6 +67,11 @@ def test_children_win_over_parents_and_overrides_over_both() -> None:
             ["data.batch_size=0", "data.workers=-1", "data.val_count=0", "trainer.log_every=0"],
             ["batch_size is 0", "workers is -1", "val_count is 0", "log_every is 0; it must be 1"],
         ),
+        (
+            ["data.maps=[a,b,a/c/../d]"],
+            ["a/d lies in ", "/a, so that its pictures are there twice"],
+        ),
+        (["data.maps=[a,b,./a]"], ["are there twice"]),
         (["optim.clip_norm=0", "optim.warmup_steps=-1"], ["clip_norm is 0", "warmup_steps is -1"]),
         (["distortion=psnr"], ["ms-ssim, mse"]),
         (["data.photos=[a]"], ["one of the three"]),

@@ -171,6 +171,8 @@ def test_a_codec_that_cannot_be_had_is_one_failure(tmp_path: Path, photos: Path)
     [
         ("codecs.WebP.kind=magic", "magic"),
         ("codecs.WebP.qualities=[1]", "qualities"),
+        ("codecs.WebP.points=[[5.5,4]]", "quality 5.5 is not a whole number"),
+        ("codecs.WebP.points=[[500,4]]", "quality 500 is not a whole number from 0 to 100"),
         ("measures.names=[psnrr]", "psnrr"),
         ("dataset.folder=[/nowhere]", "/nowhere"),
         ("dataset.resize=3", "dataset.resize"),
@@ -189,6 +191,17 @@ def test_mistakes_are_one_line(
     assert _evaluate(_config(tmp_path, photos), override) in (1, 2)
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("picsnet: error: ") and words in line
+
+
+def test_without_a_key_wandb_online_is_one_line_after_the_summary(
+    mean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    assert _evaluate(mean, "logging.wandb=online") == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("picsnet: error: ") and "logging.wandb=offline" in line
+    assert list((tmp_path / "runs").rglob("summary.json"))
 
 
 def test_references_that_are_not_there_are_told_before_anything_is_coded(

@@ -22,7 +22,7 @@ from picsnet.evaluation.rows import ROWS, Row
 from picsnet.evaluation.summary import SUMMARY
 from picsnet.files import atomic_write, slug
 from picsnet.images import load_rgb
-from picsnet.training.wandb_run import wandb_id, wandb_mode
+from picsnet.training.wandb_run import beginning, wandb_id, wandb_mode
 
 SHOWN_SIDE = 384
 """Longest side of pictures in W&B's tables, pixels, as JPEG: hundreds of them are sent."""
@@ -39,6 +39,9 @@ def track(
         rows: all of it.
         summary: what ``summary.json`` holds.
         run: the run's folder.
+
+    Raises:
+        ConfigError: W&B does not begin a run.
     """
     settings = config.logging
     mode = wandb_mode(settings.wandb)
@@ -46,17 +49,19 @@ def track(
         return
     import wandb
 
-    with wandb.init(
-        mode="online" if mode == "online" else "offline",
-        project=settings.project,
-        name=config.name,
-        id=wandb_id(run),
-        resume="allow" if mode == "online" else None,
-        group=settings.group,
-        job_type="evaluation",
-        dir=str(run),
-        config=asdict(config),
-    ) as logged:
+    with beginning():
+        begun = wandb.init(
+            mode="online" if mode == "online" else "offline",
+            project=settings.project,
+            name=config.name,
+            id=wandb_id(run),
+            resume="allow" if mode == "online" else None,
+            group=settings.group,
+            job_type="evaluation",
+            dir=str(run),
+            config=asdict(config),
+        )
+    with begun as logged:
         logged.log(_charts(summary))
         logged.log({"points": _points_table(summary), "rows": _rows_table(rows)})
         if settings.pictures:

@@ -27,7 +27,7 @@ from picsnet.files import slug
 from picsnet.saved import read_saved
 from picsnet.training.environment import save_description
 from picsnet.training.stepped import SteppedModule
-from picsnet.training.wandb_run import wandb_id, wandb_mode
+from picsnet.training.wandb_run import beginning, wandb_id, wandb_mode
 
 LAST = "last.ckpt"
 
@@ -231,21 +231,10 @@ def make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
             config=to_dict(config),
         )
         if mode == "online":
-            _begin_wandb(logger)
+            with beginning():
+                logger.experiment  # noqa: B018  # on the first process
         loggers.append(logger)
     return loggers
-
-
-def _begin_wandb(logger: Any) -> None:
-    import wandb
-
-    try:
-        logger.experiment  # noqa: B018  # begins the run, on the first process
-    except wandb.errors.Error as error:
-        raise ConfigError(
-            f"logging.wandb: W&B begins no run ({' '.join(str(error).split())[:160]}); log in "
-            "(wandb login) or set WANDB_API_KEY, or set logging.wandb=offline"
-        ) from None
 
 
 def _lambda_tag(config: RunConfig) -> list[str]:

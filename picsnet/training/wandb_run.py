@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
+from picsnet.errors import ConfigError
 from picsnet.files import atomic_write
 
 
@@ -23,3 +26,21 @@ def wandb_id(folder: Path) -> str:
         with atomic_write(path) as part:
             part.write_text(secrets.token_hex(4))
     return path.read_text()
+
+
+@contextlib.contextmanager
+def beginning() -> Iterator[None]:
+    """Around what begins a run.
+
+    Raises:
+        ConfigError: W&B begins none, for want of a key, mostly.
+    """
+    import wandb
+
+    try:
+        yield
+    except wandb.errors.Error as error:
+        raise ConfigError(
+            f"logging.wandb: W&B begins no run ({' '.join(str(error).split())[:160]}); log in "
+            "(wandb login) or set WANDB_API_KEY, or set logging.wandb=offline"
+        ) from None
