@@ -13,7 +13,7 @@ import pytest
 
 from picsnet.evaluation.config import DatasetConfig, EvaluationConfig, MeasuresConfig
 from picsnet.evaluation.rows import Row, save_rows
-from picsnet.evaluation.summary import in_compressai_shape, save_summary, summarise
+from picsnet.evaluation.summary import in_compressai_shape, markdown, save_summary, summarise
 from picsnet.images import save_png
 from picsnet.report.comparing import OTHER_PICTURES, bd_rates
 from picsnet.report.loading import load_runs
@@ -193,3 +193,12 @@ def test_lpips_is_called_by_the_network_that_it_was_made_with(
     # Values that stay of an earlier start may be another network's.
     earlier = summarise(config, rows, [], tmp_path, {"lpips": "cannot be fetched"})
     assert earlier["measures"]["lpips"]["label"] == "LPIPS"
+
+
+def test_the_table_tells_small_values_apart(tmp_path: Path) -> None:
+    rows = [
+        replace(row, measures={"psnr": 0.0022 if row.codec == "A" else 0.0025})
+        for row in _codec("A") + _codec("B")
+    ]
+    table = markdown(_summary(tmp_path, rows, "psnr"))
+    assert "| 0.0022 |" in table and "| 0.0025 |" in table

@@ -422,4 +422,6 @@ def _cell(value: Mapping[str, float] | None) -> str:
     if value is None:
         return ""
     mean = value["mean"]
-    return f"{mean:.2f}" if abs(mean) >= 10 else f"{mean:.3f}"
+    # KID of codecs that matter is in the thousandths.
+    digits = 2 if abs(mean) >= 10 else 3 if abs(mean) >= 0.1 else 4
+    return f"{mean:.{digits}f}"
