@@ -648,8 +648,19 @@ def test_the_first_process_alone_names_the_wandb_run(
     config = load_config("sketch_ntc_lambda0.5.yaml", [*overrides, "logging.wandb=offline"])
     for rank, kept in ((1, False), (0, True)):
         monkeypatch.setattr(rank_zero_only, "rank", rank)
-        make_loggers(config, tmp_path)
+        make_loggers(config, tmp_path, anew=True)
         assert (tmp_path / "wandb_id").is_file() is kept
+
+
+def test_a_run_that_begins_anew_has_a_dashboard_of_its_own(tmp_path: Path) -> None:
+    """W&B drops steps that a run has already, so one that goes on in another's would be lost."""
+    overrides = [a for a in MINIATURE if "wandb" not in a] + ["data.maps=[maps]"]
+    config = load_config("sketch_ntc_lambda0.5.yaml", [*overrides, "logging.wandb=offline"])
+    ids = []
+    for anew in (True, False, True):  # begun, gone on, begun again with resume=never
+        make_loggers(config, tmp_path, anew)
+        ids.append((tmp_path / "wandb_id").read_text())
+    assert ids[0] == ids[1] != ids[2]
 
 
 def test_signals_to_the_group_leave_the_loader_to_training(maps_folder: Path) -> None:

@@ -204,9 +204,14 @@ class GracefulStop(Callback):
         self._restore()
 
 
-def make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
+def make_loggers(config: RunConfig, folder: Path, anew: bool) -> list[Logger]:
     """A CSV log always; W&B by ``logging.wandb`` (offline where no key is set); TensorBoard by
     ``logging.tensorboard``.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        anew: it begins at its first step and goes on from no checkpoint.
 
     Raises:
         ConfigError: TensorBoard is asked for and not installed, or W&B does not begin a run.
@@ -220,7 +225,7 @@ def make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
         from lightning.pytorch.loggers import WandbLogger
 
         logger = WandbLogger(
-            id=wandb_id(folder),
+            id=wandb_id(folder, anew),
             project=config.logging.project,
             name=config.name,
             save_dir=str(folder),
@@ -308,7 +313,7 @@ def fit(
     stop = GracefulStop(config.trainer.max_hours)
     settings = config.trainer
     devices: int | str = int(settings.devices) if settings.devices.isdigit() else settings.devices
-    loggers = make_loggers(config, folder)
+    loggers = make_loggers(config, folder, anew=start is None)
     try:
         trainer = L.Trainer(
             accelerator=settings.accelerator,

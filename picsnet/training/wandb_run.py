@@ -19,10 +19,15 @@ def wandb_mode(asked: str) -> str:
     return "online" if os.environ.get("WANDB_API_KEY") else "offline"
 
 
-def wandb_id(folder: Path) -> str:
-    """The run's id, kept in its folder: begun again, it goes on in the same dashboard."""
+def wandb_id(folder: Path, anew: bool = False) -> str:
+    """The run's id, kept in its folder: where it goes on, it does so in the same dashboard.
+
+    Args:
+        folder: the run's.
+        anew: it begins at its first step, whatever was there. W&B drops steps that it has.
+    """
     path = folder / "wandb_id"
-    if not path.is_file():
+    if anew or not path.is_file():
         with atomic_write(path) as part:
             part.write_text(secrets.token_hex(4))
     return path.read_text()
