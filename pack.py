@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from picsnet.cli.ending import ended
 from picsnet.errors import PicsnetError
-from picsnet.terminal import print_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,16 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
             {"sketcher": args.sketcher, "models": args.ckpt},
             progress=True,
         )
-    except PicsnetError as error:
-        if args.debug:
-            raise
-        print_error(error)
-        return error.exit_status
-    except KeyboardInterrupt:
-        if args.debug:
-            raise
-        print("picsnet: interrupted; what was written is whole", file=sys.stderr)
-        return 130
+    except (PicsnetError, KeyboardInterrupt) as error:
+        return ended(error, args.debug)
     print(f"{args.output}: {count} photographs, {size / 2**20:.1f} MiB")
     return 0
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from picsnet.cli.ending import ended
 from picsnet.config import (
     CLIPRunConfig,
     DiffusionRunConfig,
@@ -19,7 +20,6 @@ from picsnet.config import (
     load_config,
 )
 from picsnet.errors import DataError, FingerprintError, PicsnetError
-from picsnet.terminal import print_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,16 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
             train_clip(config)
         elif isinstance(config, DiffusionRunConfig):
             train_diffusion(config)
-    except PicsnetError as error:
-        if args.debug:
-            raise
-        print_error(error)
-        return error.exit_status
-    except KeyboardInterrupt:
-        if args.debug:
-            raise
-        print("picsnet: interrupted; what was written is whole", file=sys.stderr)
-        return 130
+    except (PicsnetError, KeyboardInterrupt) as error:
+        return ended(error, args.debug)
     return 0
 
 

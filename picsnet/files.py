@@ -119,6 +119,23 @@ def beside(name: str) -> str:
     return f".{short.decode(errors='ignore')}{end}"
 
 
+def make_folder(path: Path, what: str, mend: str) -> None:
+    """A folder, and those above it, if they are not there.
+
+    Args:
+        path: of the folder.
+        what: it is called in the error.
+        mend: what the error advises.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot make {what} ({error.strerror}); {mend}") from None
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to that becomes ``path`` when all went well, and vanishes otherwise.

@@ -20,8 +20,8 @@ from picsnet.cli import (
     sketch,
     wandb_workspace,
 )
+from picsnet.cli.ending import ended
 from picsnet.errors import PicsnetError
-from picsnet.terminal import print_error
 
 VERBS = (encode, decode, info, sketch, models, export, evaluate, report, serve, wandb_workspace)
 
@@ -48,16 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = args.run(args)
         sys.stdout.flush()
         return status
-    except PicsnetError as error:
-        if args.debug:
-            raise
-        print_error(error)
-        return error.exit_status
-    except KeyboardInterrupt:
-        if args.debug:
-            raise
-        print("picsnet: interrupted; what was written is whole", file=sys.stderr)
-        return 130
+    except (PicsnetError, KeyboardInterrupt) as error:
+        return ended(error, args.debug)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

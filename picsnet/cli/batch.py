@@ -48,15 +48,22 @@ def output_paths(inputs: list[InputFile], out: str | None, suffix: str) -> list[
         pairs = [(inputs[0], Path(out))]
     else:
         pairs = [(item, (Path(out) / item.relative).with_suffix(suffix)) for item in inputs]
+    if both := written_twice(pairs):
+        one, other, target = both
+        raise UsageError(
+            f"{one} and {other} would both be written to {target}; rename one or code them apart"
+        )
+    return pairs
+
+
+def written_twice(pairs: Iterable[Pair]) -> tuple[Path, Path, Path] | None:
+    """Two inputs that would be written to one place, and the place; None where there are none."""
     taken: dict[Path, Path] = {}
     for item, target in pairs:
         other = taken.setdefault(target, item.path)
         if other != item.path:
-            raise UsageError(
-                f"{other} and {item.path} would both be written to {target}; "
-                "rename one or code them apart"
-            )
-    return pairs
+            return other, item.path, target
+    return None
 
 
 def run_all(

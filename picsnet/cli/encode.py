@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from picsnet import shipped
 from picsnet.cli import many, options
-from picsnet.cli.batch import Pair, Record, output_paths, run_chunks
+from picsnet.cli.batch import Pair, Record, output_paths, run_chunks, written_twice
 from picsnet.cli.prompts import Prompter, user_prompts
 from picsnet.errors import UsageError
 from picsnet.files import IMAGE_SUFFIXES, InputFile, atomic_write, expand_inputs
@@ -185,15 +185,12 @@ def _check_parts(folder: str, inputs: list[InputFile]) -> None:
     Raises:
         UsageError: the parts of two would be written to one place.
     """
-    taken: dict[Path, Path] = {}
-    for item in inputs:
-        place = _parts_folder(folder, item)
-        other = taken.setdefault(place, item.path)
-        if other != item.path:
-            raise UsageError(
-                f"--save-parts {folder}: the parts of {other} and of {item.path} would both be "
-                f"written to {place}; name the folder that has both, or code them apart"
-            )
+    if both := written_twice((item, _parts_folder(folder, item)) for item in inputs):
+        one, other, place = both
+        raise UsageError(
+            f"--save-parts {folder}: the parts of {one} and of {other} would both be written to "
+            f"{place}; name the folder that has both, or code them apart"
+        )
 
 
 def _save_parts(folder: str, item: InputFile, encoder: Encoder, coded: Coded) -> None:

@@ -22,8 +22,8 @@ import torch
 from lightning.fabric import Fabric
 
 from picsnet.devices import check_device
-from picsnet.errors import OutputError, PicsnetError, UsageError
-from picsnet.files import BEGUN, InputFile, read_file
+from picsnet.errors import PicsnetError, UsageError
+from picsnet.files import BEGUN, InputFile, make_folder, read_file
 from picsnet.launching import Processes
 from picsnet.scale.manifest import (
     MANIFEST,
@@ -214,7 +214,7 @@ def _begin(
     said: _Begun | PicsnetError | None = None
     if fabric.is_global_zero:
         try:
-            _make(out)
+            make_folder(out, "the folder", "name another one with -o")
             holding.enter_context(held(out))
             _tidy(out)
             settings = settings.resolved()
@@ -228,15 +228,6 @@ def _begin(
     if fabric.is_global_zero:
         raise said
     return None
-
-
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{out}: cannot make the folder ({error.strerror}); name another one with -o"
-        ) from None
 
 
 def _tidy(out: Path) -> None:

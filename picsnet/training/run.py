@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from picsnet.config import RunConfig, to_dict
 from picsnet.devices import has_amx
 from picsnet.errors import CheckpointError, ConfigError, DivergedError, OutputError
-from picsnet.files import slug
+from picsnet.files import make_folder, slug
 from picsnet.saved import read_saved
 from picsnet.training.environment import save_description
 from picsnet.training.stepped import SteppedModule
@@ -51,12 +51,7 @@ def make_run_folder(config: RunConfig, part: str = "") -> Path:
         OutputError: it cannot be made.
     """
     folder = run_folder(config) / part
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot make the run's folder ({error.strerror}); set output=FOLDER"
-        ) from None
+    make_folder(folder, "the run's folder", "set output=FOLDER")
     return folder
 
 
