@@ -64,7 +64,7 @@ def run(folder: Path, ckpt: str, decoder: str) -> Path:
     models = ["--ckpt", ckpt, "--decoder", decoder]
     coded, parts = str(folder / "coded"), str(folder / "parts")
     encoded = _verb("encode", *models, str(originals), "-o", coded, "--save-parts", parts)
-    decoded = _verb("decode", coded, "-o", str(folder / "decoded"))
+    decoded = _verb("decode", coded, "--decoder", decoder, "-o", str(folder / "decoded"))
     seconds = {Path(row["output"]).stem: row["seconds"] for row in decoded}
     pictures = [_picture(row, seconds) for row in encoded]
     page = folder / "index.html"

@@ -16,9 +16,12 @@ def _one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_page_shows_what_was_coded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in range(2):  # twice: the second run finds the first one's files
-        assert demo.main(["-o", str(tmp_path)]) == 0
+def test_page_shows_what_was_coded(
+    miniature_decoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Twice: the second run, as `make demo` has it, finds the files of one with another decoder.
+    for options in (["--decoder", str(miniature_decoder)], []):
+        assert demo.main(["-o", str(tmp_path), *options]) == 0
     assert str(tmp_path / "index.html") in capsys.readouterr().out
     page = (tmp_path / "index.html").read_text()
     for source in re.findall(r'src="([^"]+)"', page):
