@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from picsnet.evaluation.config import (
     ZooConfig,
 )
 from picsnet.ntc.hific import HificNTC
+from tests import processes
 from tests.conftest import REPOSITORY
 from tests.test_training import environment
 
@@ -73,10 +73,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             *("logging.wandb=disabled", "trainer.accelerator=cpu", "trainer.precision=32-true"),
         ],
     ):
-        done = subprocess.run(
-            [sys.executable, *command], cwd=REPOSITORY, env=environment(), capture_output=True
-        )
-        assert done.returncode == 0, done.stderr.decode()
+        done = processes.run([sys.executable, *command], REPOSITORY, environment())
+        assert done.returncode == 0, done.stderr
     assert (folder / "photo_ntc_cheng2020" / "panel.png").is_file()
     return folder / "photo_ntc_cheng2020" / "checkpoints" / "last.ckpt"
 
@@ -191,7 +189,7 @@ def test_hific_without_its_library_says_how_to_get_it(
 def test_hific_trains_and_codes(trained: Path, tmp_path: Path) -> None:
     pytest.importorskip("neuralcompression.models", reason="its old pins are not in the lock")
     options = "{latent_features: 32, hyper_features: 24, num_residual_blocks: 1}"
-    done = subprocess.run(
+    done = processes.run(
         [
             *(sys.executable, "train.py", "--config", "hific.yaml"),
             *(f"data.pack={trained.parents[2] / 'photos.tar'}", f"model.options={options}"),
@@ -199,11 +197,10 @@ def test_hific_trains_and_codes(trained: Path, tmp_path: Path) -> None:
             *("data.val_count=1", "data.batch_size=1", "data.workers=0", f"output={tmp_path}"),
             *("logging.wandb=disabled", "trainer.accelerator=cpu", "trainer.precision=32-true"),
         ],
-        cwd=REPOSITORY,
-        env=environment(),
-        capture_output=True,
+        REPOSITORY,
+        environment(),
     )
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == 0, done.stderr
     weights = str(tmp_path / "hific" / "checkpoints" / "last.ckpt")
     (point,) = make_points("HiFiC", HificConfig(weights=[weights]), "cpu")
     file = point.encode(_photo(150, 70)).data

@@ -14,18 +14,12 @@ from PIL import Image
 
 from picsnet.errors import BitstreamError
 from picsnet.images import load_grey
+from tests import processes
 from tests.conftest import REPOSITORY, drawn_map
 
 
 def picsnet(*arguments: str | Path, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "picsnet", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=120,
-    )
+    return processes.run([sys.executable, "-m", "picsnet", *arguments], cwd)
 
 
 def one_line(result: subprocess.CompletedProcess[str], status: int = 1) -> str:

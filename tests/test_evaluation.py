@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,6 +27,7 @@ from picsnet.evaluation.rows import Record
 from picsnet.evaluation.summary import bootstrap
 from picsnet.images import load_rgb
 from tests.conftest import REPOSITORY
+from tests.processes import Process
 from tests.vectors import FOLDER as VECTORS
 
 MEASURES = "[psnr,ms_ssim,colour_error,sketch_ms_ssim]"
@@ -420,12 +420,9 @@ def test_an_interrupt_is_told_and_has_its_status(
     assert "interrupted" in capsys.readouterr().err
 
 
-def _process(config: Path, *overrides: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "picsnet", "evaluate", "--config", str(config), *overrides]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
+def _process(config: Path, *overrides: str) -> Process:
+    command = [sys.executable, "-m", "picsnet", "evaluate", "--config", config, *overrides]
+    return Process(command, REPOSITORY)
 
 
 def test_killed_and_started_again_it_ends_with_the_same_results(
@@ -465,7 +462,7 @@ def test_two_processes_share_the_work_and_give_the_same_rows(tmp_path: Path, pho
     )
 
 
-def _launched(tmp_path: Path, config: Path) -> list[subprocess.Popen[bytes]]:
+def _launched(tmp_path: Path, config: Path) -> list[Process]:
     """Two nodes of one process each, as torchrun starts them; each in a folder of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -484,15 +481,7 @@ def _launched(tmp_path: Path, config: Path) -> list[subprocess.Popen[bytes]]:
         node.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "picsnet", "evaluate", "--config", str(config)]
         own = {"RANK": rank, "GROUP_RANK": rank, "PYTHONPATH": str(REPOSITORY)}
-        processes.append(
-            subprocess.Popen(
-                [*command, "accelerator=cpu"],
-                cwd=node,
-                env=os.environ | launched | own,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
-        )
+        processes.append(Process([*command, "accelerator=cpu"], node, os.environ | launched | own))
     return processes
 
 
@@ -526,7 +515,7 @@ def test_a_second_start_on_nodes_ends_on_all_of_them(tmp_path: Path, mean: Path)
     run.mkdir(parents=True)
     with FileLock(run / ".lock"):
         processes = _launched(tmp_path, mean)
-        told = [process.communicate(timeout=120)[1].decode() for process in processes]
+        told = [process.communicate(timeout=120)[1] for process in processes]
     assert all(process.returncode for process in processes)
     assert "another evaluation is at work in it" in told[0]
     assert not (run / "originals").exists()

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 from picsnet.cli import main
 from picsnet.scale.manifest import MANIFEST, PARTS, from_lines
 from tests.conftest import REPOSITORY
+from tests.processes import Process
 from tests.vectors import FOLDER as VECTORS
 
 MODEL = VECTORS / "picsnet-context"
@@ -58,16 +58,9 @@ def files(out: Path) -> dict[str, int]:
     }
 
 
-def start(command: list[str], **variables: str) -> subprocess.Popen[str]:
+def start(command: list[str], **variables: str) -> Process:
     path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=REPOSITORY,
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | variables,
-    )
+    return Process(command, REPOSITORY, os.environ | {"PYTHONPATH": path} | variables)
 
 
 def test_the_manifest_tells_of_each_file_what_is_on_disk(pictures: Path, tmp_path: Path) -> None:

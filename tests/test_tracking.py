@@ -13,6 +13,8 @@ from PIL import Image
 from skimage import data
 
 from picsnet.cli import main
+from tests import processes
+from tests.conftest import REPOSITORY
 from tests.fake_wandb import fake_wandb
 from tests.test_training import environment, train
 
@@ -170,12 +172,8 @@ def test_with_a_key_a_server_gets_all_of_it(tmp_path: Path) -> None:
     with fake_wandb() as server:
         online = {"WANDB_BASE_URL": server.address, "WANDB_API_KEY": "a" * 40}
         command = [sys.executable, "-m", "picsnet", "evaluate", "--config", str(config)]
-        done = subprocess.run(
-            [*command, "logging.wandb=auto"],
-            env={**environment(), **online},
-            capture_output=True,
-            text=True,
-            timeout=240,
+        done = processes.run(
+            [*command, "logging.wandb=auto"], REPOSITORY, {**environment(), **online}
         )
         assert done.returncode == 0, done.stderr
     first = server.variables("UpsertBucket")[0]
@@ -194,12 +192,10 @@ def test_with_a_key_a_server_gets_all_of_it(tmp_path: Path) -> None:
 def test_a_workspace_is_saved_on_a_server(tmp_path: Path) -> None:
     with fake_wandb() as server:
         online = {"WANDB_BASE_URL": server.address, "WANDB_API_KEY": "a" * 40}
-        done = subprocess.run(
+        done = processes.run(
             [sys.executable, "-m", "picsnet", "wandb-workspace", "team/picsnet"],
-            env={**environment(), **online, "WANDB_DIR": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=120,
+            REPOSITORY,
+            {**environment(), **online, "WANDB_DIR": str(tmp_path)},
         )
     assert done.returncode == 0, done.stderr
     assert "team/picsnet" in done.stdout

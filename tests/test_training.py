@@ -32,6 +32,7 @@ from picsnet.ntc.noise import uniform_by_map
 from picsnet.training.callbacks import Throughput
 from picsnet.training.ntc import NTCModule, RangeNTCModule
 from picsnet.training.run import choose_precision, fit, make_loggers
+from tests import processes
 from tests.conftest import REPOSITORY, drawn_map
 from train import main as train_main
 
@@ -67,14 +68,7 @@ def environment() -> dict[str, str]:
 
 
 def train(maps: Path, output: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(maps, output, *overrides),
-        cwd=REPOSITORY,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    return processes.run(command(maps, output, *overrides), REPOSITORY, environment())
 
 
 Here = Callable[..., tuple[int, str]]
@@ -145,13 +139,8 @@ def test_killed_at_five_points_training_ends_with_the_same_bits(
     rng = np.random.default_rng(7)
     seen = []
     for _ in range(5):
-        process = subprocess.Popen(
-            command(maps_folder, tmp_path, *STEPS),
-            cwd=REPOSITORY,
-            env=environment(),
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
+        process = processes.Process(
+            command(maps_folder, tmp_path, *STEPS), REPOSITORY, environment()
         )
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         deadline = time.monotonic() + 120
@@ -176,16 +165,8 @@ def test_killed_at_five_points_training_ends_with_the_same_bits(
 
 @pytest.mark.timeout(200)
 def test_interrupt_saves_and_says_so(maps_folder: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        command(
-            maps_folder, tmp_path, "trainer.max_steps=100000", "trainer.checkpoint_every=100000"
-        ),
-        cwd=REPOSITORY,
-        env=environment(),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
+    steps = ("trainer.max_steps=100000", "trainer.checkpoint_every=100000")
+    process = processes.Process(command(maps_folder, tmp_path, *steps), REPOSITORY, environment())
     metrics = tmp_path / "sketch_ntc_lambda0.5" / "csv" / "version_0" / "metrics.csv"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not metrics.exists():
@@ -224,11 +205,8 @@ def test_a_stop_saves_before_it_validates(maps_folder: Path, tmp_path: Path) -> 
 
 def test_checkpoint_codes_files_as_its_export_does(uninterrupted: Path, tmp_path: Path) -> None:
     exported = tmp_path / "model"
-    result = subprocess.run(
-        [sys.executable, "-m", "picsnet", "export", str(uninterrupted), "-o", str(exported)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
+    result = processes.run(
+        [sys.executable, "-m", "picsnet", "export", uninterrupted, "-o", exported], REPOSITORY
     )
     assert result.returncode == 0, result.stderr
     sketch = drawn_map(90, 130, 1)
@@ -263,16 +241,13 @@ def test_training_lowers_the_loss(uninterrupted: Path) -> None:
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:2])
 
 
-def spread(maps: Path, output: Path, processes: int, *overrides: str) -> list[dict[str, str]]:
+def spread(maps: Path, output: Path, count: int, *overrides: str) -> list[dict[str, str]]:
     """Train on so many processes, the global batch the same; the rows of the log."""
     output.mkdir()
-    result = subprocess.run(
-        [sys.executable, "-m", "tests.ddp_worker", maps, output, str(processes), *overrides],
-        cwd=REPOSITORY,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=180,
+    result = processes.run(
+        [sys.executable, "-m", "tests.ddp_worker", maps, output, str(count), *overrides],
+        REPOSITORY,
+        environment(),
     )
     assert result.returncode == 0, result.stderr[-2000:]
     (log,) = output.glob("*/csv/version_0/metrics.csv")
@@ -695,7 +670,7 @@ def test_the_papers_network_trains_as_its_configuration_stands(
     maps_folder: Path, tmp_path: Path
 ) -> None:
     # With channels_last, torch 2.15 on a CPU corrupts its heap in this network and dies.
-    done = subprocess.run(
+    done = processes.run(
         [
             *(sys.executable, "train.py", "--config", "sketch_cheng2020_lambda0.5.yaml"),
             *(f"data.maps=[{maps_folder}]", f"output={tmp_path}", "model.options={N: 16}"),
@@ -703,10 +678,7 @@ def test_the_papers_network_trains_as_its_configuration_stands(
             *("data.batch_size=1", "data.workers=0", "logging.wandb=disabled", "data.crop=192"),
             *("trainer.accelerator=cpu", "trainer.precision=32-true"),
         ],
-        cwd=REPOSITORY,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
+        REPOSITORY,
+        environment(),
     )
     assert done.returncode == 0, done.stderr

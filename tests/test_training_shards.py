@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 
 import train
 from picsnet.cli import main
+from tests import processes
 from tests.conftest import REPOSITORY
 from tests.test_training import command, environment, last, saved
 
@@ -71,14 +71,7 @@ def test_killed_amid_its_shards_training_ends_with_the_same_bits(
     assert train.main(from_shards(str(packed), tmp_path / "whole", *steps)) == 0
     far = from_shards(f"local:{packed}", tmp_path / "killed", *steps, "data.workers=2")
     checkpoint = last(tmp_path / "killed")
-    process = subprocess.Popen(
-        [*command(packed, tmp_path)[:2], *far],
-        cwd=REPOSITORY,
-        env=environment(),
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = processes.Process([*command(packed, tmp_path)[:2], *far], REPOSITORY, environment())
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.005)
