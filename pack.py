@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from picsnet.cli.ending import ended
+from picsnet.ending import ended
 from picsnet.errors import PicsnetError
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from picsnet.cli.ending import ended
 from picsnet.config import (
     CLIPRunConfig,
     DiffusionRunConfig,
@@ -19,6 +18,7 @@ from picsnet.config import (
     VAERunConfig,
     load_config,
 )
+from picsnet.ending import ended
 from picsnet.errors import DataError, FingerprintError, PicsnetError
 
 if TYPE_CHECKING:

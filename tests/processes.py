@@ -15,7 +15,9 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -42,6 +44,8 @@ class Process:
         arguments = (self._command[1:], str(cwd), variables, list(map(str, self._streams)))
         self._process = _FORKS.Process(target=_as_main, args=arguments)
         self._process.start()
+        # Else a test that fails leaves it at work, and the end of the tests waits for it.
+        weakref.finalize(self, _kill, self._process)
 
     @property
     def pid(self) -> int:
@@ -83,6 +87,11 @@ def run(
     process = Process(command, cwd, env)
     stdout, stderr = process.communicate(timeout)
     return subprocess.CompletedProcess(list(command), process.wait(), stdout, stderr)
+
+
+def _kill(process: ForkServerProcess) -> None:
+    if process.is_alive():
+        process.kill()
 
 
 def _as_main(arguments: list[str], cwd: str, variables: dict[str, str], streams: list[str]) -> None:

@@ -20,7 +20,7 @@ from picsnet.cli import (
     sketch,
     wandb_workspace,
 )
-from picsnet.cli.ending import ended
+from picsnet.ending import ended
 from picsnet.errors import PicsnetError
 
 VERBS = (encode, decode, info, sketch, models, export, evaluate, report, serve, wandb_workspace)
