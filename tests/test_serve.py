@@ -201,6 +201,19 @@ def wrong_requests() -> dict[str, tuple[str, dict[str, Any], int, str]]:
             400,
             "give it once",
         ),
+        "twice in the query": ("encode?mode=pics&mode=pic", raw, 400, "mode: given more than once"),
+        "twice in the body": (
+            "encode",
+            {"files": [("file", PHOTO), ("mode", (None, b"pics")), ("mode", (None, b"pic"))]},
+            400,
+            "mode: given more than once",
+        ),
+        "two files": (
+            "encode",
+            {"files": [("file", (None, b"hello")), ("file", PHOTO)]},
+            400,
+            "one file a request",
+        ),
         "field": ("encode", {"files": {"photo": PHOTO}}, 400, "send it as file"),
         "boundary": (
             "encode",
@@ -250,6 +263,10 @@ def test_files_for_others_and_too_large_ones_are_refused_before_they_wait(
     others = bytes((whole.text[0], whole.text[1] ^ 1)) + whole.text[2:]
     huge = write(PicsFile(8192, 8192, None, SketchLayer(whole.sketch.fingerprint, b"")))
     plain = write(PicsFile(128, 96, whole.text, None))
+    # Of a small picture, but its sketch is said to be of working size 384.
+    large = write(
+        PicsFile(128, 96, bytes((5 << 4 | whole.text[0] & 15,)) + whole.text[1:], whole.sketch)
+    )
     worker = service.workers()[0]
     os.kill(worker, signal.SIGSTOP)  # nothing that waited would be answered
     try:
@@ -257,6 +274,7 @@ def test_files_for_others_and_too_large_ones_are_refused_before_they_wait(
             (write(PicsFile(128, 96, others, whole.sketch)), "", 422, "was written for decoder"),
             (huge, "", 413, "90000"),
             (plain, "?sketch_only=1", 422, "holds no sketch"),
+            (large, "?sketch_only=1", 413, "its sketch is 512x384"),
             (coded[:-1], "", 422, "get it again"),
         ):
             response = client.post(f"/v1/decode{query}", content=data, headers=RAW)

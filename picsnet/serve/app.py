@@ -16,7 +16,7 @@ import base64
 import contextlib
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -111,7 +111,7 @@ def make_app(pool: Callable[[], Pool], limits: Limits, metrics: Metrics) -> Fast
         async def ask(ticket_submit: _Submit) -> Response:
             body, fields = await read_body(request, limits.max_body, limits.body_timeout, _PICTURES)
             _check_picture(body)
-            asked = _settled(_merged(EncodeOptions, options, fields), pool(), limits)
+            asked = _settled(_merged(EncodeOptions, request, options, fields), pool(), limits)
             figures, files = await ticket_submit(
                 {"verb": "encode", **asked}, body, f"encode {asked['mode']}"
             )
@@ -129,7 +129,7 @@ def make_app(pool: Callable[[], Pool], limits: Limits, metrics: Metrics) -> Fast
             body, fields = await read_body(
                 request, min(MAX_FILE, limits.max_body), limits.body_timeout, _FILES
             )
-            asked = _merged(DecodeOptions, options, fields)
+            asked = _merged(DecodeOptions, request, options, fields)
             kind = await asyncio.to_thread(
                 vet, body, _about(pool()), limits.max_pixels, asked.sketch_only, asked.partial
             )
@@ -150,7 +150,7 @@ def make_app(pool: Callable[[], Pool], limits: Limits, metrics: Metrics) -> Fast
             body, fields = await read_body(
                 request, min(MAX_FILE, limits.max_body), limits.body_timeout, _FILES
             )
-            _merged(InfoOptions, options, fields)
+            _merged(InfoOptions, request, options, fields)
             try:
                 record = await asyncio.to_thread(contents, body, "the file")
             except BitstreamError as error:
@@ -292,13 +292,16 @@ def _check_picture(body: bytes) -> None:
 # Options.
 
 
-def _merged(kind: type[_Options], options: _Options, fields: Mapping[str, str]) -> _Options:
-    """Options of the query with those of the body, which must not say the same."""
+def _merged(
+    kind: type[_Options], request: Request, options: _Options, fields: Sequence[tuple[str, str]]
+) -> _Options:
+    """Options of the query with those of the body; each may be given once."""
+    names = [name for name, _ in (*request.query_params.multi_items(), *fields)]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise Refusal(400, f"{twice[:40]}: given more than once; give it once")
     given = options.model_dump(exclude_unset=True)
-    if twice := sorted(set(given) & set(fields)):
-        raise Refusal(400, f"{', '.join(twice)}: in the query and in the body; give it once")
     try:
-        return kind.model_validate({**given, **fields})
+        return kind.model_validate({**given, **dict(fields)})
     except ValidationError as error:
         raise Refusal(400, _first(error.errors())) from None
 

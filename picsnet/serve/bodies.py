@@ -22,7 +22,7 @@ _FORM = "multipart/form-data"
 
 async def read_body(
     request: Request, limit: int, seconds: float, kinds: tuple[str, ...]
-) -> tuple[bytes, dict[str, str]]:
+) -> tuple[bytes, list[tuple[str, str]]]:
     """What a request brings.
 
     Args:
@@ -32,8 +32,8 @@ async def read_body(
         kinds: beginnings of content types that are taken beside multipart/form-data.
 
     Returns:
-        The bytes, raw or of the field ``file``; the other fields of a multipart body. Names that
-        clients give their files are not looked at.
+        The bytes, raw or of the field ``file``; the other fields of a multipart body, names and
+        values as they came. Names that clients give their files are not looked at.
 
     Raises:
         Refusal: 408, 413, 415, 400 for what is malformed, `GONE`.
@@ -53,7 +53,7 @@ async def read_body(
             if kind == _FORM:
                 data, fields = await _read_form(request, limit)
             else:
-                data, fields = b"".join([c async for c in _counted(request, limit)]), {}
+                data, fields = b"".join([c async for c in _counted(request, limit)]), []
     except TimeoutError:
         raise Refusal(
             408, f"the body did not arrive within {seconds:g} s; send it again, or a smaller one"
@@ -74,7 +74,7 @@ async def _counted(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
         yield chunk
 
 
-async def _read_form(request: Request, limit: int) -> tuple[bytes, dict[str, str]]:
+async def _read_form(request: Request, limit: int) -> tuple[bytes, list[tuple[str, str]]]:
     parser = MultiPartParser(
         request.headers,
         _counted(request, limit),
@@ -90,15 +90,18 @@ async def _read_form(request: Request, limit: int) -> tuple[bytes, dict[str, str
         raise Refusal(400, f"the multipart body is malformed: {error.message}") from None
     except (KeyError, UnicodeDecodeError, ValueError):
         raise Refusal(400, "the multipart body is malformed; send it again") from None
-    data, fields = b"", {}
+    data: bytes | None = None
+    fields = []
     for name, value in form.multi_items():
         if name == FIELD:
+            if data is not None:
+                raise Refusal(400, f"{FIELD}: given more than once; send one file a request")
             data = await _bytes(value)
         elif isinstance(value, UploadFile):
             raise Refusal(400, f"the file is in the field {name[:40]!r}; send it as {FIELD}")
         else:
-            fields[name] = value
-    return data, fields
+            fields.append((name, value))
+    return data or b"", fields
 
 
 async def _bytes(value: Any) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from picsnet.bitstream import read
+from picsnet.decoder.geometry import working_size
 from picsnet.errors import BitstreamError
 from picsnet.serve.refusals import Refusal
 from picsnet.textlayer import read_head
@@ -20,7 +21,7 @@ def vet(
     Args:
         data: the file.
         about: what the workers have loaded, as `picsnet.serve.engine.Engine.about` says.
-        max_pixels: pictures of more are refused.
+        max_pixels: pictures of more are refused, and sketches where they are what is wanted.
         sketch_only: the client wants the sketch.
         partial: layers that arrived whole are enough.
 
@@ -32,11 +33,7 @@ def vet(
         head = None if file.text is None else read_head(file.text, NAME)
     except BitstreamError as error:
         raise Refusal(422, str(error)) from None
-    pixels = file.width * file.height
-    if pixels > max_pixels:
-        raise Refusal(
-            413, f"{NAME}: is {file.width}x{file.height}; at most {max_pixels} pixels are allowed"
-        )
+    _check_pixels(file.width, file.height, max_pixels, f"{NAME}:")
     if file.sketch is not None and file.sketch.fingerprint.hex() not in about["readable"]:
         raise Refusal(
             422,
@@ -46,6 +43,10 @@ def vet(
     if sketch_only or head is None:
         if file.sketch is None:
             raise Refusal(422, f"{NAME}: holds no sketch; decode it without sketch_only")
+        if head is not None:
+            # The file says it, not the decoder: it may be 4096x1024 for a picture of 64x16.
+            size = working_size(file.width, file.height, head.size)
+            _check_pixels(*size, max_pixels, f"{NAME}: its sketch")
         return "sketch"
     decoder = about["decoder"]
     if decoder is None:
@@ -59,3 +60,8 @@ def vet(
             f"server has {here[0]} at {here[1]}; ask for sketch_only, or decode it elsewhere",
         )
     return "picture"
+
+
+def _check_pixels(width: int, height: int, most: int, what: str) -> None:
+    if width * height > most:
+        raise Refusal(413, f"{what} is {width}x{height}; at most {most} pixels are allowed")
