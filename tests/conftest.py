@@ -78,5 +78,5 @@ def miniature_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = save_pipeline(tmp_path_factory.mktemp("decoder") / "miniature")
     save_clip(folder / "clip")
-    (folder / "picsnet.yaml").write_text("clip: clip\nsettings:\n  steps: 3\n  size: 256\n")
+    (folder / "picsnet.yaml").write_text("clip: clip\nsettings:\n  steps: 3\n  size: 128\n")
     return folder

@@ -81,7 +81,7 @@ def test_a_file_for_another_decoder(
 
 def test_models_lists_what_ships(with_decoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
-    assert "decoder, 3 steps at 256 pixels" in capsys.readouterr().out
+    assert "decoder, 3 steps at 128 pixels" in capsys.readouterr().out
     assert main(["models", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["name"] for row in rows if row["kind"] == "shipped decoder"] == ["small"]

@@ -82,7 +82,7 @@ def test_what_is_sent_is_what_arrives(plain: picsnet.PICS) -> None:
     assert back.prompt == "two cats" == part.prompt
     assert part.decoded_sketch is not None and back.sketch is not None
     assert np.array_equal(back.sketch, part.decoded_sketch)
-    assert part.original.shape[:2] == back.sketch.shape == back.drawn.shape[:2] == (256, 384)
+    assert part.original.shape[:2] == back.sketch.shape == back.drawn.shape[:2] == (128, 192)
     assert sum(part.layers.values()) == len(part.data)
     assert part.bpp == 8 * len(part.data) / (120 * 80)
     assert overhead_bytes(part.layers) <= 16
