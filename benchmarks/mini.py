@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from picsnet.classical import DOWNSCALES, ClassicalPoint
 from picsnet.decoder.diffusion import Drawing
 from picsnet.decoder.spec import MINI
 from picsnet.errors import DataError, PicsnetError
@@ -216,26 +216,16 @@ def _opponents(photo: Pixels, budget: int) -> Iterator[tuple[str, int, Pixels]]:
 
 def _classical(photo: Pixels, codec: str, budget: int) -> tuple[int, Pixels]:
     """The best picture of a classical codec within a budget, or its smallest file."""
-    height, width = photo.shape[:2]
-    tried = []
-    for scale in (4, 6, 8, 12, 16, 24, 32):
-        small = Image.fromarray(photo).resize(
-            (max(1, width // scale), max(1, height // scale)), Image.Resampling.LANCZOS
-        )
+    tried: list[tuple[ClassicalPoint, bytes]] = []
+    for scale in DOWNSCALES[DOWNSCALES.index(4) :]:
         for quality in (0, 5, 10, 20, 35, 50, 70):
-            buffer = BytesIO()
-            small.save(buffer, codec, quality=quality)
-            tried.append((len(buffer.getvalue()) + SIZE_BYTES, buffer))
-    fitting = [one for one in tried if one[0] <= budget] or [min(tried, key=lambda one: one[0])]
-    best: tuple[float, int, Pixels] | None = None
-    for size, buffer in fitting:
-        back = Image.open(buffer).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-        pixels = np.asarray(back)
-        likeness = map_ms_ssim(_grey(photo), _grey(pixels))
-        if best is None or likeness > best[0]:
-            best = (likeness, size, pixels)
-    assert best is not None
-    return best[1], best[2]
+            point = ClassicalPoint(codec, quality, scale)
+            tried.append((point, point.encode_picture(photo)))
+    fitting = [one for one in tried if len(one[1]) <= budget]
+    if not fitting:
+        fitting = [min(tried, key=lambda one: len(one[1]))]
+    found = [(len(data), point.decode_picture(data)) for point, data in fitting]
+    return max(found, key=lambda one: map_ms_ssim(_grey(photo), _grey(one[1])))
 
 
 def _grey(picture: Pixels) -> Pixels:

@@ -37,7 +37,7 @@ CODECS = ("AVIF", "JPEG", "JPEG2000", "JXL", "WEBP")
 FEATURES = {"AVIF": "avif", "JPEG": "jpg", "JPEG2000": "jpg_2000", "WEBP": "webp"}
 """As Pillow tells their versions; it leaves JPEG XL to a plugin."""
 
-DOWNSCALES = (1, 2, 4, 8, 16, 32)
+DOWNSCALES = (1, 2, 4, 6, 8, 12, 16, 24, 32)
 
 _SIZE = struct.Struct(">HH")
 
