@@ -610,9 +610,26 @@ def test_throughput_leaves_checkpoints_out(
 def test_precision_is_that_of_the_accelerator_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
-    monkeypatch.setattr("picsnet.training.run.has_amx", lambda: False)
+    monkeypatch.setattr("picsnet.training.run.cpu_has_bf16", lambda: False)
     assert choose_precision("auto", "auto") == "bf16-mixed"
     assert choose_precision("auto", "cpu") == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "precision"),
+    [
+        (False, False, "32-true"),
+        (False, True, "bf16-mixed"),
+        (True, False, "bf16-mixed"),
+        (True, True, "bf16-mixed"),
+    ],
+)
+def test_a_cpu_trains_in_bf16_where_it_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool, precision: str
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512_bf16)
+    assert choose_precision("auto", "cpu") == precision
 
 
 def test_the_first_process_alone_names_the_wandb_run(
