@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from picsnet.devices import cpu_has_bf16
+from picsnet.devices import has_amx
 from picsnet.errors import ModelError, PromptError
 
 FILES = [
@@ -247,7 +247,7 @@ def matmul_dtype(device: str) -> torch.dtype:
     if device.startswith("cuda"):
         fast = torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
     else:
-        fast = device == "cpu" and cpu_has_bf16()
+        fast = device == "cpu" and has_amx()
     return torch.bfloat16 if fast else torch.float32
 
 

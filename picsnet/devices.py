@@ -44,20 +44,25 @@ def exact_device(device: str) -> str:
     return "cpu" if device.startswith("mps") else device
 
 
-def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 matrices by instructions of their own, AMX or AVX512_BF16.
+def has_amx() -> bool:
+    """Whether the CPU multiplies bf16 matrices in units of their own."""
+    return bool(torch.cpu._is_amx_tile_supported())
 
-    With the second, training took 0.56 of float32's time; with neither, bf16 convolutions are
+
+def trains_in_bf16() -> bool:
+    """Whether the CPU trains faster in bf16 than in float32: with AMX or AVX512_BF16.
+
+    With the second, a step took 0.56 of float32's time; with neither, bf16 convolutions are
     emulated and measured half float32's speed (docs/training.md).
     """
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return has_amx() or bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def inference_dtype(device: str) -> torch.dtype:
     """The type in which a device runs large frozen networks well."""
     if device.startswith(("cuda", "mps")):
         return torch.float16
-    return torch.bfloat16 if cpu_has_bf16() else torch.float32
+    return torch.bfloat16 if has_amx() else torch.float32
 
 
 WORKER_BYTES = 4 * 2**30

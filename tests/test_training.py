@@ -610,7 +610,7 @@ def test_throughput_leaves_checkpoints_out(
 def test_precision_is_that_of_the_accelerator_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
-    monkeypatch.setattr("picsnet.training.run.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("picsnet.training.run.trains_in_bf16", lambda: False)
     assert choose_precision("auto", "auto") == "bf16-mixed"
     assert choose_precision("auto", "cpu") == "32-true"
 

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from picsnet.config import RunConfig, to_dict
-from picsnet.devices import cpu_has_bf16
+from picsnet.devices import trains_in_bf16
 from picsnet.errors import CheckpointError, ConfigError, DivergedError, OutputError
 from picsnet.files import make_folder, slug
 from picsnet.saved import read_saved
@@ -85,7 +85,7 @@ def choose_precision(asked: str, accelerator: str = "auto") -> str:
         return asked
     if accelerator != "cpu" and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    return "bf16-mixed" if cpu_has_bf16() else "32-true"
+    return "bf16-mixed" if trains_in_bf16() else "32-true"
 
 
 class LastCheckpoint(Callback):
