@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,15 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 def _one_thread() -> None:
     """Small networks on contended cores are many times slower with more."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _float32_on_every_cpu() -> Iterator[None]:
+    """What is compared with other libraries in float32 must not depend on who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+        patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
