@@ -120,6 +120,7 @@ def _maps(config: NTCRunConfig) -> LightningDataModule:
         seed=config.seed,
         total_steps=config.trainer.max_steps,
         empty_probability=data.empty_probability,
+        stroke_probability=data.stroke_probability,
         scale_min=data.scale_min,
         scale_max=data.scale_max,
     )

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.loading import training_loader
 from datamodules.sampling import epoch_permutation_index, position_seed
+from datamodules.strokes import lone_strokes
 from picsnet.errors import DataError, ImageError
 from picsnet.files import IMAGE_SUFFIXES, expand_inputs
 from picsnet.images import load_grey
@@ -39,6 +40,8 @@ class MapDataSettings:
         seed: of order and augmentation.
         total_steps: length of the run.
         empty_probability: share of crops that are all black, so that empty maps stay cheap.
+        stroke_probability: share of crops that are black but for a stroke or two
+            (`datamodules.strokes`).
         scale_min, scale_max: maps are downscaled by a factor from this range, 0 < factor <= 1,
             before the crop; less where the map would become smaller than the crop.
         val_batch_size: crops a validation batch.
@@ -51,6 +54,7 @@ class MapDataSettings:
     seed: int
     total_steps: int
     empty_probability: float = 0.02
+    stroke_probability: float = 0.0
     scale_min: float = 0.5
     scale_max: float = 1.0
     val_batch_size: int = 8
@@ -165,8 +169,11 @@ class RandomCrops(Dataset[Tensor], ABC):
     def __getitem__(self, position: int) -> Tensor:
         s = self.settings
         rng = np.random.default_rng(position_seed(s.seed, position))
-        if rng.random() < s.empty_probability:
+        kind = rng.random()
+        if kind < s.empty_probability:
             return torch.zeros(1, s.crop, s.crop)
+        if kind < s.empty_probability + s.stroke_probability:
+            return _to_tensor(lone_strokes(s.crop, rng))
         pixels = self.map_at(position)
         scale = math.exp(rng.uniform(math.log(s.scale_min), math.log(s.scale_max)))
         crop = random_crop(pixels, s.crop, scale, rng)

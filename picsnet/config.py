@@ -145,7 +145,8 @@ class NTCDataConfig:
     batch_size: int = 16
     workers: int = 1
     extract_workers: int = 2
-    empty_probability: float = 0.02
+    empty_probability: float = 0.02  # of crops that are all black
+    stroke_probability: float = 0.0  # of crops that are black but for a stroke or two
     scale_min: float = 0.5
     scale_max: float = 1.0
 

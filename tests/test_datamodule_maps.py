@@ -116,6 +116,21 @@ def test_empty_crops_come_as_often_as_asked(maps: list[Path]) -> None:
     assert all(data[position].any() for position in range(50))
 
 
+def test_strokes_on_black_come_as_often_as_asked(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(1, 256, (64, 64), dtype=np.uint8)
+    save_png(noise, tmp_path / "noise.png")
+    paths = [tmp_path / "noise.png"]
+    data = SketchMapDataset(paths, settings(empty_probability=0.1, stroke_probability=0.25))
+    without = SketchMapDataset(paths, settings(empty_probability=0.1, stroke_probability=0.0))
+    # What else is drawn does not change with them.
+    changed = [n for n in range(400) if not torch.equal(data[n], without[n])]
+    assert 70 <= len(changed) <= 130
+    strokes = [data[position] for position in changed]
+    assert len({crop.numpy().tobytes() for crop in strokes}) == len(strokes)
+    black = [float((crop == 0).float().mean()) for crop in strokes]
+    assert min(black) > 0.1 and np.median(black) > 0.7 and max(black) < 1
+
+
 def test_crops_lie_in_the_map_and_all_flips_occur(tmp_path: Path) -> None:
     ramp = np.arange(48 * 48, dtype=np.uint16).reshape(48, 48)
     pixels = (ramp % 48 + ramp // 48 * 3).astype(np.uint8)
