@@ -53,6 +53,18 @@ def test_autocast_does_not_coarsen_it() -> None:
     assert not torch.allclose(coarse.float(), expected, atol=1e-3)  # what it is guarded against
 
 
+def test_autocast_does_not_coarsen_its_gradient() -> None:
+    x, y = pair(192, 192, noise=0.02)
+    gradients = []
+    for around in (False, True):
+        variable = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=around):
+            ms_ssim(variable, y).sum().backward()
+        assert variable.grad is not None
+        gradients.append(variable.grad)
+    assert torch.equal(*gradients)
+
+
 def test_gradients_pass_after_a_first_call_in_inference_mode() -> None:
     x, y = pair(163, 167)  # sides that no other test has
     with torch.inference_mode():

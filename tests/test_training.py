@@ -576,6 +576,31 @@ def test_a_step_between_two_logs_waits_for_nothing(
     assert by_step[1:9].tolist() == [0] * 8
 
 
+def test_gradients_of_a_run_in_bf16_are_not_taken_under_autocast(
+    maps_folder: Path, tmp_path: Path
+) -> None:
+    # What is kept in float32 for its precision would have gradients that are products in bf16.
+    overrides = [*MINIATURE, f"data.maps=[{maps_folder}]", f"output={tmp_path}"]
+    overrides += ["trainer.max_steps=2", "trainer.precision=bf16-mixed"]
+    config = load_config("sketch_ntc_lambda0.5.yaml", overrides)
+    assert isinstance(config, NTCRunConfig)
+    train_maps, val_maps = split_maps(list_maps(maps_folder), 2, 1)
+    settings = MapDataSettings(crop=64, batch_size=2, workers=0, seed=1, total_steps=2)
+    forward, backward = [], []
+
+    class Watched(NTCModule):
+        def code(self, x: Tensor) -> Any:
+            forward.append(torch.is_autocast_enabled("cpu"))
+            return super().code(x)
+
+    module = Watched(config)
+    for parameter in module.main_parameters:
+        parameter.register_hook(lambda _: backward.append(torch.is_autocast_enabled("cpu")))
+    fit(config, module, SketchMapDataModule(train_maps, val_maps, settings), [])
+    assert forward == [True, True]
+    assert backward and not any(backward)
+
+
 def test_throughput_leaves_checkpoints_out(
     maps_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

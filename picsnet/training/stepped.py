@@ -130,7 +130,10 @@ class SteppedModule(L.LightningModule):
         optimizers = self.optimizers()
         main: Any = optimizers[0] if isinstance(optimizers, list) else optimizers
         main.zero_grad()
-        self.manual_backward(loss)
+        # Lightning has autocast on around the whole step. The gradients of what ran in float32 for
+        # its precision (MS-SSIM, the entropy model) would be products in bf16.
+        with torch.autocast(loss.device.type, enabled=False):
+            self.manual_backward(loss)
         norms = [self.clip(group, self.optim.clip_norm) for group in groups]
         main.step()
         scheduler = self.lr_schedulers()
