@@ -17,7 +17,7 @@ _SUBPIXELS = 4  # bits of a coordinate's fraction, as cv2 takes them
 
 
 def lone_strokes(side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A (side, side) map with 1 to `MOST` strokes on black, as soft as a detector's or as hard as a pen's.
+    """A (side, side) map with 1 to `MOST` strokes on black, as a detector or a pen draws them.
 
     A stroke is a Bezier curve of second order: it begins anywhere, is 8 pixels to a side long and
     straight in half of the cases; 1 to 6 pixels wide, 60 to 255 bright, blurred by up to 2 pixels

@@ -107,9 +107,12 @@ def _convolved(x: Tensor) -> Tensor:
     missing = (columns * BAND - width, rows * BAND - height)
     matrix = _band_matrix(x.device)
     stack = F.pad(x.flatten(0, -3), (0, missing[0], 0, missing[1]))
-    stack = (stack.unfold(2, reads, BAND) @ matrix.T).flatten(2)
-    stack = matrix @ stack.unfold(1, reads, BAND).transpose(2, 3)
-    return stack.flatten(1, 2)[:, :height, :width].reshape(*x.shape[:-2], height, width)
+    # Bands are copied out: of views that overlap, each would be a product of its own.
+    bands = stack.unfold(2, reads, BAND).contiguous()
+    stack = (bands.flatten(0, 2) @ matrix.T).view(*bands.shape[:2], -1)
+    bands = stack.unfold(1, reads, BAND).transpose(2, 3).contiguous().flatten(0, 1)
+    stack = torch.bmm(matrix.expand(len(bands), -1, -1), bands).view(len(stack), rows * BAND, -1)
+    return stack[:, :height, :width].reshape(*x.shape[:-2], height, width)
 
 
 @functools.lru_cache(maxsize=8)
