@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from picsnet.devices import trains_in_bf16
 from picsnet.errors import UsageError
 from picsnet.losses import RateDistortionLoss
 from picsnet.metrics import MS_SSIM_SHORTEST_SIDE
@@ -108,10 +109,15 @@ def _descend(
     # Of its own: other threads may be at other pictures.
     generator = torch.Generator(x.device).manual_seed(SEED)
 
+    # Directions may be coarse, as in training; what counts is looked at in float32.
+    coarse = _is_fast_in_bf16(x.device)
+
     def loss(relaxed: bool) -> Tensor:
         noise = torch.empty_like(z).uniform_(-0.5, 0.5, generator=generator) if relaxed else None
         restored, likelihoods = network.coded(y, z, points, relaxed, noise)
-        x_hat = F.pad(network.g_s(restored)[..., : size[0], : size[1]], (0, right, 0, low))
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=relaxed and coarse):
+            synthesised = network.g_s(restored)
+        x_hat = F.pad(synthesised[..., : size[0], : size[1]], (0, right, 0, low))
         result: Tensor = criterion(NTCOutput(x_hat, likelihoods), target).loss
         return result
 
@@ -133,3 +139,9 @@ def _descend(
             if now < best.after:
                 best = Refined(y.detach().clone(), z.detach().clone(), before, now)
     return best
+
+
+def _is_fast_in_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and trains_in_bf16()

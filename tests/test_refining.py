@@ -45,6 +45,18 @@ def test_more_effort_finds_better_latents(model: SketchModel) -> None:
     assert much < little < before
 
 
+def test_directions_in_bf16_find_latents_as_good(
+    model: SketchModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sketch = drawn_map(180, 200, 3)
+    before, after = _loss(model, sketch, 5)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    again, coarse = _loss(model, sketch, 5)
+    assert again == before  # what counts is looked at in float32
+    assert coarse != after
+    assert before - coarse > 0.7 * (before - after)
+
+
 def test_weights_are_left_as_they_were(model: SketchModel) -> None:
     state = {key: value.clone() for key, value in model.network.state_dict().items()}
     _loss(model, drawn_map(176, 176, 1), 1)
