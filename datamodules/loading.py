@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import cv2
@@ -83,3 +85,10 @@ def start_worker(worker: int) -> None:
     # Signals to the group of processes are for training, which saves and then ends its workers:
     # Ctrl-C, and what torchrun and SLURM stop runs with. Until then it needs batches.
     os.setpgid(0, 0)
+    # SLURM signals all processes of a job whatever their groups. One SIGTERM may be that; a worker
+    # that does not end by itself is sent others by torch and by Python.
+    signal.signal(signal.SIGTERM, _pass_over_once)
+
+
+def _pass_over_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)

@@ -27,6 +27,8 @@ STEPS = (0, 5, 10, 20, 40, 80, 160, 320, 640, 1280)
 """Steps of descent by effort, 0 to 9."""
 
 LEARNING_RATE = 0.005
+BETAS = (0.8, 0.95)
+"""Steps are few and their gradients jump with what is rounded otherwise: a short memory serves."""
 SEED = 0
 MAX_PIXELS = 2**24
 """Of a map that efforts are made for: descent keeps some 500 bytes a pixel, 8 GiB at this size."""
@@ -99,7 +101,7 @@ def _descend(
     with torch.no_grad():
         y, z = network.latents(x, points)
     y, z = y.clone().requires_grad_(), z.clone().requires_grad_()
-    optimizer = torch.optim.Adam([y, z], lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam([y, z], lr=LEARNING_RATE, betas=BETAS)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
     # MS-SSIM's five scales need 161 pixels; smaller maps are compared with black around them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import signal
@@ -163,18 +164,50 @@ def test_killed_at_five_points_training_ends_with_the_same_bits(
     assert int(resumed["batches_seen"]) == 300
 
 
+def to_itself(process: processes.Process) -> None:
+    process.send_signal(signal.SIGINT)
+
+
+def to_its_loader_processes_too(process: processes.Process) -> None:
+    """As SLURM does at a time limit: to all that belongs to a job, whatever its group."""
+    workers: list[int] = []
+    deadline = time.monotonic() + 60
+    while len(workers) < 2 and time.monotonic() < deadline:
+        workers = []
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it has ended since
+                name, _, rest = status.read_text().partition("(")[2].rpartition(")")
+                if name.startswith("pt_data") and rest.split()[3] == str(process.pid):
+                    workers.append(int(status.parent.name))
+    for worker in workers:
+        os.kill(worker, signal.SIGTERM)
+    time.sleep(0.5)  # the worst order
+    process.send_signal(signal.SIGTERM)
+
+
 @pytest.mark.timeout(200)
-def test_interrupt_saves_and_says_so(maps_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("workers", "interrupt", "said"),
+    [(0, to_itself, "SIGINT"), (2, to_its_loader_processes_too, "SIGTERM")],
+)
+def test_interrupt_saves_and_says_so(
+    maps_folder: Path,
+    tmp_path: Path,
+    workers: int,
+    interrupt: Callable[[processes.Process], None],
+    said: str,
+) -> None:
     steps = ("trainer.max_steps=100000", "trainer.checkpoint_every=100000")
+    steps = (*steps, f"data.workers={workers}")
     process = processes.Process(command(maps_folder, tmp_path, *steps), REPOSITORY, environment())
     metrics = tmp_path / "sketch_ntc_lambda0.5" / "csv" / "version_0" / "metrics.csv"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not metrics.exists():
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    interrupt(process)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
-    assert "stopped by SIGINT" in stderr
+    assert f"stopped by {said}" in stderr
     assert int(saved(last(tmp_path))["batches_seen"]) > 0
     assert not list(last(tmp_path).parent.glob(".*"))
 
