@@ -31,7 +31,7 @@ def lone_strokes(side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         stroke = np.zeros_like(drawn)
         points = np.rint(_curve(side, rng) * 2**_SUBPIXELS).astype(np.int32)
         level, width = int(rng.integers(60, 256)), int(rng.integers(1, 7))
-        cv2.polylines(stroke, [points[:, None]], False, level, width, cv2.LINE_AA, _SUBPIXELS)
+        cv2.polylines(stroke, [points[:, None]], False, (level,), width, cv2.LINE_AA, _SUBPIXELS)
         if rng.random() < 0.5:
             stroke = cv2.GaussianBlur(stroke, (0, 0), rng.uniform(0.5, 2)).astype(np.uint8)
         drawn = np.maximum(drawn, stroke)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -31,7 +32,7 @@ from picsnet.ntc.base import FileNTC
 from picsnet.ntc.context import Levels, SketchContext
 from picsnet.ntc.fixedpoint import ACTIVATION_BITS, WEIGHT_BITS, FixedPointConv2d
 from picsnet.ntc.hyperprior import SCALE_LEVELS, SketchHyperprior
-from picsnet.ntc.tables import CodingTables, build_tables
+from picsnet.ntc.tables import CodingTables, build_tables, orientation_table
 from picsnet.saved import averaged
 from picsnet.shipped import CARD, WEIGHTS
 
@@ -255,6 +256,17 @@ def _unpacked_state(network: FileNTC, tensors: dict[str, Tensor]) -> dict[str, T
     return state
 
 
+def _stored_tables(tensors: dict[str, Tensor]) -> CodingTables:
+    arrays: dict[str, dict[str, NDArray[np.int32]]] = {part: {} for part in CodingTables._fields}
+    for key, value in tensors.items():
+        if key.startswith(_TABLES):
+            _, part, field = key.split(".")
+            arrays[part][field] = value.numpy()
+    # Exported before senders could turn maps: they have no such table.
+    arrays["orientation"] = arrays["orientation"] or orientation_table(1).to_arrays()
+    return CodingTables(*(FrequencyTables.from_arrays(arrays[p]) for p in CodingTables._fields))
+
+
 def _assemble(
     name: str,
     tensors: dict[str, Tensor],
@@ -277,21 +289,13 @@ def _assemble(
         if not prior:
             state = {key: state[key] for key in state if not key.startswith(network.PRIOR)}
         network.load_state_dict(state, strict=True)
-        tables = CodingTables(
-            *(
-                FrequencyTables.from_arrays(
-                    {
-                        key.rpartition(".")[2]: value.numpy()
-                        for key, value in tensors.items()
-                        if key.startswith(f"{_TABLES}{part}.")
-                    }
-                )
-                for part in CodingTables._fields
-            )
-        )
-        counts = (len(tables.z.lengths), len(tables.y.lengths))
-        if counts != (network.N, SCALE_LEVELS):
-            raise ValueError(f"{counts[0]} and {counts[1]} coding tables")
+        tables = _stored_tables(tensors)
+        counts = tuple(len(table.lengths) for table in tables)
+        if counts != (network.N, SCALE_LEVELS, 1):
+            raise ValueError(f"{', '.join(map(str, counts))} coding tables")
+        orientation = tables.orientation
+        if orientation.offsets[0] != 0 or orientation.lengths[0] not in (1, network.ORIENTATIONS):
+            raise ValueError("a coding table of orientations that it does not have")
         for layer in network.modules():
             if isinstance(layer, FixedPointConv2d):
                 layer.check_exact()

@@ -36,6 +36,7 @@ from picsnet.errors import (
 )
 from picsnet.ntc.base import Latents, NTCOutput, Part
 from picsnet.ntc.context import SketchContext
+from picsnet.orientation import AS_IT_IS, turned_back, turned_size
 from picsnet.stages import Stages
 
 Map = NDArray[np.uint8]
@@ -97,30 +98,37 @@ class SketchCodec:
             raise ValueError("maps of one batch must have one size")
         stages = stages or Stages()
         with stages("transform"):
-            parts = self.analyse(sketches)
+            if self.effort:
+                chosen = [(*self._refined(sketch), 0) for sketch in sketches]
+            else:
+                parts = self.analyse(sketches)
+                chosen = [(parts, AS_IT_IS, index) for index in range(len(sketches))]
         with stages("code"):
             return [
                 # An all-black map is the empty stream: no symbol of it is worth a byte.
-                b"" if not sketch.any() else encode_parts(parts, i, self.point, self.model)
-                for i, sketch in enumerate(sketches)
+                encode_parts(parts, index, self.point, self.model, orientation)
+                if sketch.any()
+                else b""
+                for sketch, (parts, orientation, index) in zip(sketches, chosen, strict=True)
             ]
 
     def analyse(self, sketches: Sequence[Map]) -> list[Part]:
-        """Symbols of maps of one size, as one batch, in the stream's order."""
+        """Symbols of maps of one size, as one batch, in the stream's order, at no effort."""
         x = torch.from_numpy(np.stack(sketches)).to(self.model.device)
         x = _padded(x[:, None].float() / 255, self.model.network.MULTIPLE)
-        if self.effort:
-            from picsnet.refining import refine
-
-            network = self.model.network
-            assert isinstance(network, SketchContext)  # `check_effort` saw to it
-            height, width = sketches[0].shape
-            found = [
-                refine(network, one[None], (height, width), self.point, self.effort) for one in x
-            ]
-            y, z = (torch.cat([getattr(one, part) for one in found]) for part in ("y", "z"))
-            return network.symbols(y, z, self._limits, self._points(x))
         return self.model.network.analyse(x, self._limits, self._points(x))
+
+    def _refined(self, sketch: Map) -> tuple[list[Part], int]:
+        """Symbols of the best latents found for one map, and how it is turned."""
+        from picsnet.refining import refine
+
+        network = self.model.network
+        assert isinstance(network, SketchContext)  # `check_effort` saw to it
+        x = torch.from_numpy(sketch.astype(np.float32) / 255)[None, None].to(self.model.device)
+        orientations = int(self.model.tables.orientation.lengths[0])
+        found = refine(network, x, self.point, self.effort, orientations)
+        parts = network.symbols(found.y, found.z, self._limits, self._points(x))
+        return parts, found.orientation
 
     @torch.no_grad()
     def predicted_bits(self, sketch: Map) -> float:
@@ -192,7 +200,9 @@ class SketchCodec:
                 f"{name}: its sketch is damaged though its checksum holds; get the file again"
             ) from None
         with stages("transform"):
-            x_hat = self.model.network.synthesise(latents)[0, 0, :height, :width]
+            rows, columns = turned_size((height, width), latents.orientation)
+            sent = self.model.network.synthesise(latents)[0, 0, :rows, :columns]
+            x_hat = turned_back(sent, latents.orientation)
             # Cut to bytes as `numpy.rint` would: half to even.
             result: Map = (x_hat * 255).round().to(torch.uint8).cpu().numpy()
         return result
@@ -263,11 +273,17 @@ def _padded(x: Tensor, multiple: int) -> Tensor:
     return torch.nn.functional.pad(x, (0, right, 0, bottom))
 
 
-def encode_parts(parts: Sequence[Part], index: int, quality: int, model: SketchModel) -> bytes:
-    """One picture of a batch as one stream: its operating point, then its symbols in order."""
+def encode_parts(
+    parts: Sequence[Part], index: int, quality: int, model: SketchModel, orientation: int = AS_IT_IS
+) -> bytes:
+    """One picture of a batch as one stream.
+
+    Its operating point comes first, then how the picture is turned, then its symbols in order.
+    """
     encoder = StreamEncoder()
-    points = _quality_table(model)
-    encoder.encode(np.array([quality], dtype=np.int32), _FIRST, points)
+    first = ((quality, _quality_table(model)), (orientation, model.tables.orientation))
+    for symbol, table in first:
+        encoder.encode(np.array([symbol], dtype=np.int32), _ONE, table)
     for part in parts:
         encoder.encode(*_of_picture(part, index), getattr(model.tables, part.tables))
     return encoder.finish()
@@ -278,23 +294,27 @@ def decode_latents(stream: bytes, size: tuple[int, int], model: SketchModel) -> 
 
     Args:
         stream: the payload.
-        size: (h, w), sides of the padded picture by the network's ``MULTIPLE``.
+        size: (h, w), sides of the padded picture by the network's ``MULTIPLE``, as it is seen;
+            those of the latents are turned as the sender turned it.
 
     Raises:
         InvalidStreamError: no encoder writes such a payload.
     """
     decoder = StreamDecoder(stream)
-    quality = int(decoder.decode(_FIRST, _quality_table(model))[0])
+    quality = int(decoder.decode(_ONE, _quality_table(model))[0])
+    orientation = int(decoder.decode(_ONE, model.tables.orientation)[0])
 
     def read(tables: str, indexes: NDArray[np.int32]) -> NDArray[np.int32]:
         return decoder.decode(indexes, getattr(model.tables, tables))
 
-    return model.network.read(size, quality, read)
+    latents = model.network.read(turned_size(size, orientation), quality, read)
+    return latents._replace(orientation=orientation)
 
 
 def stream_bits(parts: Sequence[Part], index: int, model: SketchModel) -> float:
-    """Ideal code length of one picture's symbols under the model's tables, in bits."""
-    bits = math.log2(model.network.qualities)
+    """Ideal code length of one picture's symbols under the model's tables, in bits; not turned."""
+    as_it_is = int(model.tables.orientation.freqs[0, AS_IT_IS])
+    bits = math.log2(model.network.qualities) + PRECISION - math.log2(as_it_is)
     for part in parts:
         values, indexes = _of_picture(part, index)
         tables: FrequencyTables = getattr(model.tables, part.tables)
@@ -303,7 +323,7 @@ def stream_bits(parts: Sequence[Part], index: int, model: SketchModel) -> float:
     return bits
 
 
-_FIRST = np.zeros(1, dtype=np.int32)
+_ONE = np.zeros(1, dtype=np.int32)
 
 
 def _quality_table(model: SketchModel) -> FrequencyTables:

@@ -2,10 +2,11 @@
 
 g_a and h_a were trained to be good on average. For a picture at hand, descent on its own
 rate-distortion loss finds latents that serve it better ("Content Adaptive Optimization for Neural
-Image Compression", Campos et al., 2019). Rounding is passed straight through where latents are
-synthesised; what latents cost is told as in training (`picsnet.ntc.context`). The noise that stands
-for the rounding of hyper-latents is the same for every picture: files do not depend on what came
-before.
+Image Compression", Campos et al., 2019). It begins at the best of eight orientations: none is as
+good as another, and trying them costs what two steps cost. Rounding is passed straight through
+where latents are synthesised; what latents cost is told as in training (`picsnet.ntc.context`). The
+noise that stands for the rounding of hyper-latents is the same for every picture: files do not
+depend on what came before.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from picsnet.losses import RateDistortionLoss
 from picsnet.metrics import MS_SSIM_SHORTEST_SIDE
 from picsnet.ntc.base import FileNTC, NTCOutput
 from picsnet.ntc.context import SketchContext
+from picsnet.orientation import turned
 
 STEPS = (0, 5, 10, 20, 40, 80, 160, 320, 640, 1280)
 """Steps of descent by effort, 0 to 9."""
@@ -42,11 +44,14 @@ class Refined(NamedTuple):
     Attributes:
         y: (1, M, h, w), scaled by the gains.
         z: (1, N, ceil(h/4), ceil(w/4)).
-        before, after: the rate-distortion loss as files are coded, at the start and at the best.
+        orientation: how the map is turned (`picsnet.orientation`).
+        before, after: the rate-distortion loss as files are coded, of the map as it is and of the
+            best that was found.
     """
 
     y: Tensor
     z: Tensor
+    orientation: int
     before: float
     after: float
 
@@ -65,85 +70,104 @@ def check_effort(effort: int, network: FileNTC, name: str) -> None:
 
 
 def refine(
-    network: SketchContext,
-    x: Tensor,
-    size: tuple[int, int],
-    quality: int,
-    effort: int,
+    network: SketchContext, x: Tensor, quality: int, effort: int, orientations: int = 1
 ) -> Refined:
-    """Descend on lmbda * (1 - MS-SSIM) + bpp of one map.
+    """Descend on lmbda * (1 - MS-SSIM) + bpp of one map, from the best of its orientations.
 
     Args:
         network: in evaluation mode.
-        x: (1, 1, H, W) in 0..1, padded to multiples of 16.
-        size: of the map within, from the top left: what is compared.
+        x: (1, 1, H, W) in 0..1.
         quality: operating point.
         effort: 1 .. 9.
+        orientations: how many the model's files may have.
 
     Raises:
         UsageError: the map has more than `MAX_PIXELS`.
     """
-    if size[0] * size[1] > MAX_PIXELS:
+    height, width = x.shape[-2:]
+    if height * width > MAX_PIXELS:
         raise UsageError(
-            f"--effort {effort}: a sketch of {size[1]}x{size[0]} would take too much memory; "
+            f"--effort {effort}: a sketch of {width}x{height} would take too much memory; "
             f"beyond {MAX_PIXELS} pixels leave it out"
         )
     # The caller may be in a mode without gradients.
     with torch.inference_mode(False), torch.enable_grad():
-        return _descend(network, x.clone(), size, quality, STEPS[effort])
+        x = x.clone()
+        losses = [
+            Lagrangian(network, turned(x, way), quality).as_coded() for way in range(orientations)
+        ]
+        orientation = losses.index(min(losses))
+        found = _descend(Lagrangian(network, turned(x, orientation), quality), STEPS[effort])
+        return Refined(*found[:2], orientation, losses[0], found[2])
 
 
-def _descend(
-    network: SketchContext, x: Tensor, size: tuple[int, int], quality: int, steps: int
-) -> Refined:
-    points = torch.tensor([quality], device=x.device)
-    criterion = RateDistortionLoss(float(network.lmbda_of(points)), "ms-ssim")
-    with torch.no_grad():
-        y, z = network.latents(x, points)
-    y, z = y.clone().requires_grad_(), z.clone().requires_grad_()
-    optimizer = torch.optim.Adam([y, z], lr=LEARNING_RATE, betas=BETAS)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+class Lagrangian:
+    """The rate-distortion loss of one map, by its latents.
 
-    # MS-SSIM's five scales need 161 pixels; smaller maps are compared with black around them.
-    low, right = (max(0, MS_SSIM_SHORTEST_SIDE - side) for side in size)
-    target = F.pad(x[..., : size[0], : size[1]], (0, right, 0, low))
+    Args:
+        network: in evaluation mode.
+        x: (1, 1, H, W) in 0..1.
+        quality: operating point.
+    """
 
-    # Of its own: other threads may be at other pictures.
-    generator = torch.Generator(x.device).manual_seed(SEED)
+    def __init__(self, network: SketchContext, x: Tensor, quality: int) -> None:
+        self.network, self.size = network, (x.shape[-2], x.shape[-1])
+        self.points = torch.tensor([quality], device=x.device)
+        self.criterion = RateDistortionLoss(float(network.lmbda_of(self.points)), "ms-ssim")
+        bottom, right = (-side % network.MULTIPLE for side in self.size)
+        with torch.no_grad():
+            padded = F.pad(x, (0, right, 0, bottom))
+            self.y, self.z = network.latents(padded, self.points)
+        # MS-SSIM's five scales need 161 pixels; smaller maps are compared with black around them.
+        low, right = (max(0, MS_SSIM_SHORTEST_SIDE - side) for side in self.size)
+        self._black = (0, right, 0, low)
+        self.target = F.pad(x, self._black)
+        # Directions may be coarse, as in training; what counts is looked at in float32.
+        self._coarse = _is_fast_in_bf16(x.device)
 
-    # Directions may be coarse, as in training; what counts is looked at in float32.
-    coarse = _is_fast_in_bf16(x.device)
+    def as_coded(self) -> float:
+        """Of a file with these latents."""
+        with torch.no_grad():
+            return float(self._loss(relaxed=False))
 
-    def loss(relaxed: bool) -> Tensor:
-        noise = torch.empty_like(z).uniform_(-0.5, 0.5, generator=generator) if relaxed else None
-        restored, likelihoods = network.coded(y, z, points, relaxed, noise)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=relaxed and coarse):
-            synthesised = network.g_s(restored)
-        x_hat = F.pad(synthesised[..., : size[0], : size[1]], (0, right, 0, low))
-        result: Tensor = criterion(NTCOutput(x_hat, likelihoods), target).loss
+    def relaxed(self, noise: Tensor) -> Tensor:
+        """With gradients, under noise for the rounding of hyper-latents (like z, -1/2..1/2)."""
+        return self._loss(relaxed=True, noise=noise)
+
+    def _loss(self, relaxed: bool, noise: Tensor | None = None) -> Tensor:
+        height, width = self.size
+        restored, likelihoods = self.network.coded(self.y, self.z, self.points, relaxed, noise)
+        coarse = relaxed and self._coarse
+        with torch.autocast(restored.device.type, torch.bfloat16, enabled=coarse):
+            x_hat = self.network.g_s(restored)
+        x_hat = F.pad(x_hat[..., :height, :width], self._black)
+        result: Tensor = self.criterion(NTCOutput(x_hat, likelihoods), self.target).loss
         return result
 
-    def looked_at() -> float:
-        with torch.no_grad():
-            return float(loss(relaxed=False))
 
-    before = looked_at()
-    best = Refined(y.detach().clone(), z.detach().clone(), before, before)
-    if not target.any():
+def _descend(loss: Lagrangian, steps: int) -> tuple[Tensor, Tensor, float]:
+    """The best latents found, and their loss as coded."""
+    best = (loss.y.clone(), loss.z.clone(), loss.as_coded())
+    if not loss.target.any():
         return best  # an all-black map is sent without symbols
+    y, z = loss.y.requires_grad_(), loss.z.requires_grad_()
+    optimizer = torch.optim.Adam([y, z], lr=LEARNING_RATE, betas=BETAS)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    # Of its own: other threads may be at other pictures.
+    generator = torch.Generator(z.device).manual_seed(SEED)
     for step in range(1, steps + 1):
         optimizer.zero_grad()
-        loss(relaxed=True).backward()
+        loss.relaxed(torch.empty_like(z).uniform_(-0.5, 0.5, generator=generator)).backward()
         optimizer.step()
         scheduler.step()
         if step % LOOK_EVERY == 0 or step == steps:
-            now = looked_at()
-            if now < best.after:
-                best = Refined(y.detach().clone(), z.detach().clone(), before, now)
+            now = loss.as_coded()
+            if now < best[2]:
+                best = (y.detach().clone(), z.detach().clone(), now)
     return best
 
 
 def _is_fast_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and trains_in_bf16()

@@ -153,9 +153,17 @@ def operating_point(stream: Stream, model: Tensors) -> int:
     return stream.symbol([share + (k < more) for k in range(points)])
 
 
+def opening(stream: Stream, model: Tensors) -> tuple[int, int]:
+    """The operating point, and how the map is turned."""
+    ranged = model.card["architecture"] == "picsnet-context"
+    point = operating_point(stream, model) if ranged else 0
+    stored = model.of.get("tables.orientation.freqs")
+    return point, 0 if stored is None else stream.symbol([int(f) for f in stored[0]])
+
+
 def context(stream: Stream, model: Tensors, h: int, w: int) -> Ints:
     """y_hat (M, h, w) in units of 1/64."""
-    M, q = model.M, operating_point(stream, model)
+    M, (q, _) = model.M, opening(stream, model)
     z = read_z(stream, model, h, w)
     hc, wc = -(-h // 2), -(-w // 2)
     x = shuffle(model.convolution(z, "context.conv1"))[:, :hc, :wc]
@@ -193,7 +201,7 @@ def restored(y_hat: Ints, model: Tensors, stream: Stream) -> Floats:
     y = y_hat / 64
     if model.card["architecture"] == "picsnet-hyperprior":
         return y
-    level, share = divmod(operating_point(stream, model), 8)
+    level, share = divmod(opening(stream, model)[0], 8)
     vectors = [
         model.of[f"gains.{name}.vectors"].astype(float) for name in ("log_inverse", "offset")
     ]
@@ -262,10 +270,16 @@ def test_another_decoder_finds_the_same_latents_and_map(
     model = stored[file.sketch.fingerprint.hex()]
     h, w = -(-file.height // 16), -(-file.width // 16)
     stream = file.sketch.stream
-    found = DECODERS[model.card["architecture"]](Stream(stream), model, h, w)
     expected = decode_latents(stream, (h, w), models()[file.sketch.fingerprint])
+    _, turn = opening(Stream(stream), model)
+    height, width = file.height, file.width
+    if turn & 4:
+        h, w, height, width = w, h, width, height
+    found = DECODERS[model.card["architecture"]](Stream(stream), model, h, w)
     assert np.array_equal(found, (64 * expected.y_hat[0].numpy()).astype(np.int64))
 
-    made = synthesis(restored(found, model, Stream(stream)), model, file.height, file.width)
+    made = synthesis(restored(found, model, Stream(stream)), model, height, width)
+    made = made[:: -1 if turn & 2 else 1, :: -1 if turn & 1 else 1]
+    made = made.T if turn & 4 else made
     stored_map = np.asarray(Image.open((FOLDER / name).with_suffix(".png")), dtype=np.int64)
     assert np.abs(made - stored_map).max() <= 1

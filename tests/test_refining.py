@@ -26,10 +26,8 @@ def model() -> SketchModel:
 def _refined(model: SketchModel, sketch: np.ndarray, effort: int) -> Refined:
     network = model.network
     assert isinstance(network, SketchContext)
-    x = torch.zeros(1, 1, -(-sketch.shape[0] // 16) * 16, -(-sketch.shape[1] // 16) * 16)
-    x[0, 0, : sketch.shape[0], : sketch.shape[1]] = torch.from_numpy(sketch) / 255
-    height, width = sketch.shape
-    return refine(network, x, (height, width), model.quality, effort)
+    x = torch.from_numpy(sketch.astype(np.float32) / 255)[None, None]
+    return refine(network, x, model.quality, effort)
 
 
 def _loss(model: SketchModel, sketch: np.ndarray, effort: int) -> tuple[float, float]:

@@ -40,6 +40,7 @@ def test_file_decodes_to_what_was_written(name: str, known: dict[bytes, SketchMo
 def test_symbols_vary(known: dict[bytes, SketchModel]) -> None:
     """The files put the models to work: many different latents, and all operating points."""
     points: dict[bytes, set[int]] = {key: set() for key in known}
+    turns: dict[bytes, set[int]] = {key: set() for key in known}
     for name in NAMES:
         file = read((FOLDER / name).read_bytes())
         if file.sketch is None or not file.sketch.stream:
@@ -49,9 +50,11 @@ def test_symbols_vary(known: dict[bytes, SketchModel]) -> None:
         size = (-(-file.height // multiple), -(-file.width // multiple))
         latents = decode_latents(file.sketch.stream, size, model)
         points[model.fingerprint].add(int(latents.quality))
+        turns[model.fingerprint].add(latents.orientation)
         if min(file.width, file.height) >= 64:
             assert len(np.unique(latents.y_hat.numpy())) > 20, name
-    assert sorted(map(len, points.values())) == [1, 3, 4]
+    assert sorted(map(len, points.values())) == [1, 3, 4, 4]
+    assert sorted(map(len, turns.values())) == [1, 1, 1, 8]
 
 
 def test_versions_that_were_written_are_still_read() -> None:

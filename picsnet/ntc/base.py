@@ -81,10 +81,12 @@ class Latents(NamedTuple):
     Attributes:
         y_hat: (B, M, h, w) float, on a grid of 1/64; exact on every machine.
         quality: (B,) int64, the operating point of each.
+        orientation: how the sender had turned the map (`picsnet.orientation`).
     """
 
     y_hat: Tensor
     quality: Tensor
+    orientation: int = 0
 
 
 class FileNTC(nn.Module, ABC):
@@ -93,12 +95,15 @@ class FileNTC(nn.Module, ABC):
     Attributes:
         N: channels of the hyper-latents.
         QUALITY_STEPS: operating points between two neighbouring lambdas.
+        ORIENTATIONS: how many a sender may choose from (`picsnet.orientation`); models exported
+            before there were any have one, whatever this says.
         PRIOR: what the names of weights begin with that a network made without a prior lacks.
             Training and `forward` need them; coding needs only the tables made from them.
     """
 
     MULTIPLE: int = 16
     QUALITY_STEPS: ClassVar[int] = 8
+    ORIENTATIONS: ClassVar[int] = 1
     PRIOR: ClassVar[tuple[str, ...]] = ("entropy_bottleneck.",)
     N: int
     entropy_bottleneck: IntegerEntropyBottleneck

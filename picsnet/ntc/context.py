@@ -251,6 +251,7 @@ class SketchContext(FileNTC):
     """
 
     MULTIPLE = 16
+    ORIENTATIONS = 8
 
     def __init__(
         self,

@@ -34,10 +34,12 @@ class CodingTables(NamedTuple):
     Attributes:
         z: one for each channel of the hyper-latents.
         y: one for each scale index of the latents.
+        orientation: a single one; of one symbol where the sender has no choice.
     """
 
     z: FrequencyTables
     y: FrequencyTables
+    orientation: FrequencyTables
 
     def limits(self) -> Limits:
         """What the tables can hold."""
@@ -50,7 +52,17 @@ class CodingTables(NamedTuple):
 
 def build_tables(network: FileNTC) -> CodingTables:
     """Integer tables of a trained network."""
-    return CodingTables(_hyper_tables(network.entropy_bottleneck), gaussian_tables())
+    return CodingTables(
+        _hyper_tables(network.entropy_bottleneck),
+        gaussian_tables(),
+        orientation_table(network.ORIENTATIONS),
+    )
+
+
+def orientation_table(count: int) -> FrequencyTables:
+    """A table of orientations: half of all maps are sent as they are, at no effort."""
+    others = np.full(count - 1, 0.5 / max(1, count - 1))
+    return FrequencyTables.from_tables([Table(0, quantise_pmf(np.array([0.5, *others])))])
 
 
 def gaussian_tables() -> FrequencyTables:

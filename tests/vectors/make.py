@@ -6,6 +6,7 @@ scaled until their symbols vary: an untrained network sends zeros by one table, 
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from dataclasses import asdict
@@ -18,10 +19,11 @@ from PIL import Image
 
 from picsnet.bitstream import PicsFile, SketchLayer, write
 from picsnet.checkpoints import export, load_model
-from picsnet.codec import SketchCodec
+from picsnet.codec import SketchCodec, encode_parts
 from picsnet.ntc import build
 from picsnet.ntc.context import Levels
 from picsnet.ntc.fixedpoint import FixedPointConv2d
+from picsnet.orientation import ORIENTATIONS, turned
 from picsnet.textlayer import TextHead, TextLayer, write_text
 from tests.conftest import drawn_map
 from tests.vectors import FOLDER, INDEX, VOCABULARY, decode, index, models, token_coder
@@ -46,12 +48,14 @@ class Kind(NamedTuple):
         architecture, options: of its model.
         qualities: that its files are coded at, in turn.
         levels: whether what differs from lambda to lambda is random too, in place of its start.
+        turned: whether its files take all orientations in turn.
     """
 
     architecture: str
     options: dict[str, Any]
     qualities: list[float | None]
     levels: bool = False
+    turned: bool = False
 
 
 SETS = {
@@ -61,6 +65,14 @@ SETS = {
     "picsnet-context": Kind("picsnet-context", CONTEXT, [0, 1, 2]),
     # In the set above the context's level vectors are all zero, and no point lies between lambdas.
     "picsnet-context-levels": Kind("picsnet-context", CONTEXT, [0, 0.375, 1.625, 2], True),
+    # Those above were made before maps could be turned, and stay as they are.
+    "picsnet-context-turned": Kind(
+        "picsnet-context",
+        {**CONTEXT, "widths": [8, 8, 8], "M": 8, "N": 4, "features": 8, "width": 8},
+        [0, 0.375, 1.625, 2],
+        levels=True,
+        turned=True,
+    ),
 }
 PROMPTS = [[], [0], [5, 5, 5], [17, 301, 42, 7, 256, 1], list(range(3, 300, 4))]
 
@@ -81,17 +93,24 @@ def make_model(kind: Kind, folder: Path) -> None:
     export(network, card, folder)  # type: ignore[arg-type]
 
 
-def make_sketches(name: str, qualities: list[float | None], folder: Path) -> None:
+def make_sketches(name: str, of: Kind, folder: Path) -> None:
     """Files of one model: sizes, operating points, all black, white, noise."""
     model = load_model(folder)
     rng = np.random.default_rng(5)
+    turns = itertools.cycle(range(ORIENTATIONS))
     maps = {f"{h}x{w}": drawn_map(h, w, seed=h + w) for h, w in SIZES}
     maps["black"] = np.zeros((40, 56), np.uint8)
     maps["white"] = np.full((48, 48), 255, np.uint8)
     maps["noise"] = rng.integers(0, 256, (96, 64), dtype=np.uint8)
     for number, (kind, sketch) in enumerate(maps.items()):
-        quality = qualities[number % len(qualities)]
-        data = SketchCodec(model, quality).encode_map(sketch)
+        codec = SketchCodec(model, of.qualities[number % len(of.qualities)])
+        data = codec.encode_map(sketch)
+        if of.turned and sketch.any():
+            turn = next(turns)
+            sent = turned(torch.tensor(sketch), turn).numpy()
+            stream = encode_parts(codec.analyse([sent]), 0, codec.point, model, turn)
+            layer = SketchLayer(model.fingerprint, stream)
+            data = write(PicsFile(sketch.shape[1], sketch.shape[0], None, layer))
         (FOLDER / f"{name}-{kind}.pics").write_bytes(data)
 
 
@@ -121,7 +140,7 @@ def main(names: list[str]) -> None:
         folder = FOLDER / name
         if not folder.is_dir():
             make_model(SETS[name], folder)
-            make_sketches(name, SETS[name].qualities, folder)
+            make_sketches(name, SETS[name], folder)
     if not any(FOLDER.glob("pic-*.pics")):
         make_texts(FOLDER / names[0])
     available = models()
