@@ -25,13 +25,26 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+OF_BF16 = {
+    name: getattr(torch.cpu, name)
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+}
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _float32_on_every_cpu() -> Iterator[None]:
     """What is compared with other libraries in float32 must not depend on who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
-        patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+        for name in OF_BF16:
+            patch.setattr(torch.cpu, name, lambda: False)
         yield
+
+
+@pytest.fixture
+def bf16_as_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is compared with other processes, which know of no test."""
+    for name, function in OF_BF16.items():
+        monkeypatch.setattr(torch.cpu, name, function)
 
 
 @pytest.fixture(autouse=True, scope="session")

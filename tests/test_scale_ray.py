@@ -155,6 +155,7 @@ def test_unknown_schemes_and_missing_drivers_are_named() -> None:
             Store("gs://bucket")
 
 
+@pytest.mark.usefixtures("bf16_as_elsewhere")
 def test_one_of_two_workers_is_killed_and_nothing_is_lost_or_done_twice(
     maps_folder: Path, tmp_path: Path, coder: UnitCoder
 ) -> None:
