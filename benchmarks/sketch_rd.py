@@ -134,8 +134,8 @@ class ModelPoint:
 
 
 def _digest(model: SketchModel) -> str:
-    """Of all weights; the fingerprint is of what a receiver computes with alone."""
-    digest = hashlib.sha256()
+    """Of all weights, and of the tables: the fingerprint is of what a receiver computes with."""
+    digest = hashlib.sha256(model.fingerprint)
     for name, value in sorted(model.network.state_dict().items()):
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

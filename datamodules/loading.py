@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any
 
 import cv2
@@ -85,10 +86,20 @@ def start_worker(worker: int) -> None:
     # Signals to the group of processes are for training, which saves and then ends its workers:
     # Ctrl-C, and what torchrun and SLURM stop runs with. Until then it needs batches.
     os.setpgid(0, 0)
-    # SLURM signals all processes of a job whatever their groups. One SIGTERM may be that; a worker
-    # that does not end by itself is sent others by torch and by Python.
-    signal.signal(signal.SIGTERM, _pass_over_once)
+    # SLURM signals all processes of a job, whatever their groups.
+    _end_for_training_alone()
 
 
-def _pass_over_once(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
+def _end_for_training_alone() -> None:
+    """Pass over SIGTERM from others; where a system does not say who sent one, leave it."""
+    training = multiprocessing.parent_process()
+    if training is None or not hasattr(signal, "sigwaitinfo"):
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait(sender: int | None) -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != sender:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, args=(training.pid,), daemon=True).start()

@@ -40,7 +40,16 @@ FINGERPRINT_BYTES = 3
 
 # What a receiver computes with: these tensors make the fingerprint.
 _TABLES = "tables."
-_RECEIVER = ("h_s.", "g_s.", "context.", "gains.log_inverse.", "gains.offset.", _TABLES)
+_ORIENTATION = "orientation."
+_RECEIVER = (
+    "h_s.",
+    "g_s.",
+    "context.",
+    "gains.log_inverse.",
+    "gains.offset.",
+    _TABLES,
+    _ORIENTATION,
+)
 
 
 @dataclass(frozen=True)
@@ -177,10 +186,16 @@ def _origin(init_from: str) -> str:
     return path.parent.parent.name if path.suffix == ".ckpt" else path.name
 
 
+def _table_prefix(part: str) -> str:
+    # What reads tables alone and knows of no orientation must not read on: it would decode all that
+    # follows wrongly. Under a name of its own it refuses the model.
+    return _ORIENTATION if part == "orientation" else f"{_TABLES}{part}."
+
+
 def table_tensors(network: FileNTC) -> dict[str, Tensor]:
     """Freshly built coding tables as tensors, under ``tables.``."""
     return {
-        f"{_TABLES}{part}.{field}": torch.from_numpy(np.ascontiguousarray(array))
+        f"{_table_prefix(part)}{field}": torch.from_numpy(np.ascontiguousarray(array))
         for part, table in zip(CodingTables._fields, build_tables(network), strict=True)
         for field, array in table.to_arrays().items()
     }
@@ -240,7 +255,7 @@ def fingerprint_of(tensors: dict[str, Tensor]) -> bytes:
 def _unpacked_state(network: FileNTC, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     state = {}
     for key, value in tensors.items():
-        if key.startswith(_TABLES):
+        if key.startswith((_TABLES, _ORIENTATION)):
             continue
         if value.dtype == torch.int16:
             state[key] = value.float() * 2.0**-WEIGHT_BITS
@@ -258,10 +273,11 @@ def _unpacked_state(network: FileNTC, tensors: dict[str, Tensor]) -> dict[str, T
 
 def _stored_tables(tensors: dict[str, Tensor]) -> CodingTables:
     arrays: dict[str, dict[str, NDArray[np.int32]]] = {part: {} for part in CodingTables._fields}
-    for key, value in tensors.items():
-        if key.startswith(_TABLES):
-            _, part, field = key.split(".")
-            arrays[part][field] = value.numpy()
+    for part in CodingTables._fields:
+        prefix = _table_prefix(part)
+        for key, value in tensors.items():
+            if key.startswith(prefix):
+                arrays[part][key.removeprefix(prefix)] = value.numpy()
     # Exported before senders could turn maps: they have no such table.
     arrays["orientation"] = arrays["orientation"] or orientation_table(1).to_arrays()
     return CodingTables(*(FrequencyTables.from_arrays(arrays[p]) for p in CodingTables._fields))

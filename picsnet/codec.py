@@ -1,7 +1,8 @@
 """The sketch codec: a map to the bytes of a .pics file, and back.
 
-    map -> pad -> g_a -> y, z -> symbols -> one entropy-coded stream -> container
-    container -> stream -> symbols (tables: the network's exact half) -> y_hat -> g_s -> crop -> map
+    map -> turn -> pad -> g_a -> y, z -> symbols -> one entropy-coded stream -> container
+    container -> stream -> symbols (tables: the network's exact half) -> y_hat -> g_s -> crop
+              -> turn back -> map
 
 What decodes a file is the file and the model; nothing else is passed along.
 """
@@ -125,8 +126,9 @@ class SketchCodec:
         network = self.model.network
         assert isinstance(network, SketchContext)  # `check_effort` saw to it
         x = torch.from_numpy(sketch.astype(np.float32) / 255)[None, None].to(self.model.device)
-        orientations = int(self.model.tables.orientation.lengths[0])
-        found = refine(network, x, self.point, self.effort, orientations)
+        ways = self.model.tables.orientation
+        bits = PRECISION - np.log2(ways.freqs[0, : ways.lengths[0]].astype(np.float64))
+        found = refine(network, x, self.point, self.effort, bits.tolist())
         parts = network.symbols(found.y, found.z, self._limits, self._points(x))
         return parts, found.orientation
 

@@ -576,6 +576,12 @@ def _value_problems(config: RunConfig) -> list[str]:
                 0 < data.scale_min <= data.scale_max <= 1,
                 f"data.scale_min {data.scale_min}, scale_max {data.scale_max}: 0 < min <= max <= 1",
             ),
+            (
+                min(data.empty_probability, data.stroke_probability) >= 0
+                and data.empty_probability + data.stroke_probability < 1,
+                f"data.empty_probability {data.empty_probability}, stroke_probability "
+                f"{data.stroke_probability}: 0 or more each, less than 1 together",
+            ),
         ]
     return [problem for fine, problem in checks if not fine]
 

@@ -21,12 +21,12 @@ def turned(x: Tensor, orientation: int) -> Tensor:
     """A picture (..., H, W) as it is sent."""
     if orientation & _TRANSPOSED:
         x = x.transpose(-2, -1)
-    return x.flip(_sides(orientation))
+    return _mirrored(x, orientation)
 
 
 def turned_back(x: Tensor, orientation: int) -> Tensor:
     """The inverse of `turned`."""
-    x = x.flip(_sides(orientation))
+    x = _mirrored(x, orientation)
     return x.transpose(-2, -1) if orientation & _TRANSPOSED else x
 
 
@@ -36,6 +36,7 @@ def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     return (columns, rows) if orientation & _TRANSPOSED else (rows, columns)
 
 
-def _sides(orientation: int) -> list[int]:
+def _mirrored(x: Tensor, orientation: int) -> Tensor:
     marked = ((_LEFT_RIGHT, -1), (_TOP_BOTTOM, -2))
-    return [side for bit, side in marked if orientation & bit]
+    sides = [side for bit, side in marked if orientation & bit]
+    return x.flip(sides) if sides else x  # a flip of no side is a copy

@@ -2,8 +2,8 @@
 
 g_a and h_a were trained to be good on average. For a picture at hand, descent on its own
 rate-distortion loss finds latents that serve it better ("Content Adaptive Optimization for Neural
-Image Compression", Campos et al., 2019). It begins at the best of eight orientations: none is as
-good as another, and trying them costs what two steps cost. Rounding is passed straight through
+Image Compression", Campos et al., 2019). It begins at the best of eight orientations, which takes
+about as long as eight steps. Rounding is passed straight through
 where latents are synthesised; what latents cost is told as in training (`picsnet.ntc.context`). The
 noise that stands for the rounding of hyper-latents is the same for every picture: files do not
 depend on what came before.
@@ -11,6 +11,7 @@ depend on what came before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ from picsnet.losses import RateDistortionLoss
 from picsnet.metrics import MS_SSIM_SHORTEST_SIDE
 from picsnet.ntc.base import FileNTC, NTCOutput
 from picsnet.ntc.context import SketchContext
-from picsnet.orientation import turned
+from picsnet.orientation import AS_IT_IS, turned
 
 STEPS = (0, 5, 10, 20, 40, 80, 160, 320, 640, 1280)
 """Steps of descent by effort, 0 to 9."""
@@ -39,7 +40,7 @@ LOOK_EVERY = 5
 
 
 class Refined(NamedTuple):
-    """Latents before rounding.
+    """Latents before rounding, of the map as it is turned.
 
     Attributes:
         y: (1, M, h, w), scaled by the gains.
@@ -70,7 +71,11 @@ def check_effort(effort: int, network: FileNTC, name: str) -> None:
 
 
 def refine(
-    network: SketchContext, x: Tensor, quality: int, effort: int, orientations: int = 1
+    network: SketchContext,
+    x: Tensor,
+    quality: int,
+    effort: int,
+    orientations: Sequence[float] = (0.0,),
 ) -> Refined:
     """Descend on lmbda * (1 - MS-SSIM) + bpp of one map, from the best of its orientations.
 
@@ -79,7 +84,7 @@ def refine(
         x: (1, 1, H, W) in 0..1.
         quality: operating point.
         effort: 1 .. 9.
-        orientations: how many the model's files may have.
+        orientations: bits that each one costs of those that the model's files may have.
 
     Raises:
         UsageError: the map has more than `MAX_PIXELS`.
@@ -93,12 +98,18 @@ def refine(
     # The caller may be in a mode without gradients.
     with torch.inference_mode(False), torch.enable_grad():
         x = x.clone()
-        losses = [
-            Lagrangian(network, turned(x, way), quality).as_coded() for way in range(orientations)
-        ]
-        orientation = losses.index(min(losses))
-        found = _descend(Lagrangian(network, turned(x, orientation), quality), STEPS[effort])
-        return Refined(*found[:2], orientation, losses[0], found[2])
+        # An all-black map is sent without symbols.
+        ways = orientations if bool(x.any()) else orientations[:1]
+        best, before, orientation = None, [], AS_IT_IS
+        for way, bits in enumerate(ways):
+            found = Lagrangian(network, turned(x, way), quality, bits)
+            before.append(found.as_coded())
+            if best is None or before[way] < before[orientation]:
+                best, orientation = found, way
+        assert best is not None
+        steps = STEPS[effort] if bool(x.any()) else 0
+        y, z, after = _descend(best, before[orientation], steps)
+        return Refined(y, z, orientation, before[AS_IT_IS], after)
 
 
 class Lagrangian:
@@ -108,9 +119,10 @@ class Lagrangian:
         network: in evaluation mode.
         x: (1, 1, H, W) in 0..1.
         quality: operating point.
+        bits: that a file spends besides latents.
     """
 
-    def __init__(self, network: SketchContext, x: Tensor, quality: int) -> None:
+    def __init__(self, network: SketchContext, x: Tensor, quality: int, bits: float = 0.0) -> None:
         self.network, self.size = network, (x.shape[-2], x.shape[-1])
         self.points = torch.tensor([quality], device=x.device)
         self.criterion = RateDistortionLoss(float(network.lmbda_of(self.points)), "ms-ssim")
@@ -122,13 +134,14 @@ class Lagrangian:
         low, right = (max(0, MS_SSIM_SHORTEST_SIDE - side) for side in self.size)
         self._black = (0, right, 0, low)
         self.target = F.pad(x, self._black)
+        self._more = bits / self.target.numel()
         # Directions may be coarse, as in training; what counts is looked at in float32.
         self._coarse = _is_fast_in_bf16(x.device)
 
     def as_coded(self) -> float:
         """Of a file with these latents."""
         with torch.no_grad():
-            return float(self._loss(relaxed=False))
+            return float(self._loss(relaxed=False)) + self._more
 
     def relaxed(self, noise: Tensor) -> Tensor:
         """With gradients, under noise for the rounding of hyper-latents (like z, -1/2..1/2)."""
@@ -145,14 +158,12 @@ class Lagrangian:
         return result
 
 
-def _descend(loss: Lagrangian, steps: int) -> tuple[Tensor, Tensor, float]:
+def _descend(loss: Lagrangian, before: float, steps: int) -> tuple[Tensor, Tensor, float]:
     """The best latents found, and their loss as coded."""
-    best = (loss.y.clone(), loss.z.clone(), loss.as_coded())
-    if not loss.target.any():
-        return best  # an all-black map is sent without symbols
+    best = (loss.y.clone(), loss.z.clone(), before)
     y, z = loss.y.requires_grad_(), loss.z.requires_grad_()
     optimizer = torch.optim.Adam([y, z], lr=LEARNING_RATE, betas=BETAS)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     # Of its own: other threads may be at other pictures.
     generator = torch.Generator(z.device).manual_seed(SEED)
     for step in range(1, steps + 1):

@@ -60,6 +60,8 @@ def test_children_win_over_parents_and_overrides_over_both() -> None:
         (["optim=3"], ["optim must be a mapping"]),
         (["lmbda=-1", "data.crop=100"], ["lmbda is -1", "data.crop is 100"]),
         (["edge_weight=-0.1"], ["edge_weight is -0.1; it must be 0 or more"]),
+        (["data.empty_probability=0.5", "data.stroke_probability=0.5"], ["less than 1 together"]),
+        (["data.stroke_probability=-0.1"], ["0 or more each"]),
         (["trainer.precision=16-mixed"], ["auto, bf16-mixed, 32-true"]),
         (["data.crop=128"], ["five scales"]),
         (["model.options={lambdas: [0.25, 0.5]}"], ["the run is for [0.5]"]),

@@ -157,7 +157,7 @@ def opening(stream: Stream, model: Tensors) -> tuple[int, int]:
     """The operating point, and how the map is turned."""
     ranged = model.card["architecture"] == "picsnet-context"
     point = operating_point(stream, model) if ranged else 0
-    stored = model.of.get("tables.orientation.freqs")
+    stored = model.of.get("orientation.freqs")
     return point, 0 if stored is None else stream.symbol([int(f) for f in stored[0]])
 
 

@@ -179,6 +179,7 @@ def to_its_loader_processes_too(process: processes.Process) -> None:
                 name, _, rest = status.read_text().partition("(")[2].rpartition(")")
                 if name.startswith("pt_data") and rest.split()[3] == str(process.pid):
                     workers.append(int(status.parent.name))
+    assert len(workers) == 2
     for worker in workers:
         os.kill(worker, signal.SIGTERM)
     time.sleep(0.5)  # the worst order
