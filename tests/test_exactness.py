@@ -23,6 +23,7 @@ from picsnet.ntc import context
 from picsnet.ntc.context import ContextModel, SketchContext
 from picsnet.ntc.fixedpoint import FixedPointConv2d
 from picsnet.ntc.hyperprior import EntropyParameters, HyperSynthesis, SketchHyperprior
+from picsnet.orientation import AS_IT_IS
 from tests.conftest import drawn_map
 
 MODELS = {
@@ -88,7 +89,7 @@ def test_maps_put_the_model_to_work(coded: Coded) -> None:
 
 
 def decoded_symbols(stream: bytes, model: SketchModel) -> NDArray[np.int32]:
-    """All that a receiver reads from a stream, in order, less the operating point."""
+    """All that a receiver reads from a stream, in order, less operating point and orientation."""
     taken: list[NDArray[np.int32]] = []
 
     class Recorder(StreamDecoder):
@@ -99,7 +100,8 @@ def decoded_symbols(stream: bytes, model: SketchModel) -> NDArray[np.int32]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("picsnet.codec.StreamDecoder", Recorder)
         decode_latents(stream, (SIZE // 16, SIZE // 16), model)
-    return np.concatenate(taken[1:])
+    assert taken[1] == AS_IT_IS
+    return np.concatenate(taken[2:])
 
 
 @contextmanager
