@@ -272,15 +272,18 @@ def _unpacked_state(network: FileNTC, tensors: dict[str, Tensor]) -> dict[str, T
 
 
 def _stored_tables(tensors: dict[str, Tensor]) -> CodingTables:
-    arrays: dict[str, dict[str, NDArray[np.int32]]] = {part: {} for part in CodingTables._fields}
-    for part in CodingTables._fields:
+    def stored(part: str) -> dict[str, NDArray[np.int32]]:
         prefix = _table_prefix(part)
-        for key, value in tensors.items():
-            if key.startswith(prefix):
-                arrays[part][key.removeprefix(prefix)] = value.numpy()
+        return {
+            key.removeprefix(prefix): value.numpy()
+            for key, value in tensors.items()
+            if key.startswith(prefix)
+        }
+
+    arrays = {part: stored(part) for part in CodingTables._fields}
     # Exported before senders could turn maps: they have no such table.
     arrays["orientation"] = arrays["orientation"] or orientation_table(1).to_arrays()
-    return CodingTables(*(FrequencyTables.from_arrays(arrays[p]) for p in CodingTables._fields))
+    return CodingTables(*map(FrequencyTables.from_arrays, arrays.values()))
 
 
 def _assemble(

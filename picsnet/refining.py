@@ -3,10 +3,9 @@
 g_a and h_a were trained to be good on average. For a picture at hand, descent on its own
 rate-distortion loss finds latents that serve it better ("Content Adaptive Optimization for Neural
 Image Compression", Campos et al., 2019). It begins at the best of eight orientations, which takes
-about as long as eight steps. Rounding is passed straight through
-where latents are synthesised; what latents cost is told as in training (`picsnet.ntc.context`). The
-noise that stands for the rounding of hyper-latents is the same for every picture: files do not
-depend on what came before.
+about as long as eight steps. Rounding is passed straight through where latents are synthesised;
+what latents cost is told as in training (`picsnet.ntc.context`). The noise that stands for the
+rounding of hyper-latents is the same for every picture: files do not depend on what came before.
 """
 
 from __future__ import annotations

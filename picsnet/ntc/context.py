@@ -54,6 +54,7 @@ from picsnet.ntc.hyperprior import (
 )
 from picsnet.ntc.layers import LowerBound, ResidualBlock, conv3x3, subpel_conv3x3
 from picsnet.ntc.rounded import rounded_log_likelihoods
+from picsnet.orientation import ORIENTATIONS
 
 STEPS = 4
 MIN_LOG_LIKELIHOOD = -60.0
@@ -251,7 +252,7 @@ class SketchContext(FileNTC):
     """
 
     MULTIPLE = 16
-    ORIENTATIONS = 8
+    ORIENTATIONS = ORIENTATIONS
 
     def __init__(
         self,
