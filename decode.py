@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """``python decode.py`` is ``picsnet decode``."""
 
-import sys
-
-from picsnet.cli import main
+from picsnet.cli import process
 
 if __name__ == "__main__":
-    sys.exit(main(["decode", *sys.argv[1:]]))
+    process("decode")

@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """``python encode.py`` is ``picsnet encode``."""
 
-import sys
-
-from picsnet.cli import main
+from picsnet.cli import process
 
 if __name__ == "__main__":
-    sys.exit(main(["encode", *sys.argv[1:]]))
+    process("encode")

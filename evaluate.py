@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Evaluate codecs over a dataset: ``python evaluate.py --config eval_kodak.yaml``."""
 
-import sys
-
-from picsnet.cli import main
+from picsnet.cli import process
 
 if __name__ == "__main__":
-    sys.exit(main(["evaluate", *sys.argv[1:]]))
+    process("evaluate")

@@ -1,7 +1,5 @@
 """``python -m picsnet`` is the ``picsnet`` command."""
 
-import sys
+from picsnet.cli import process
 
-from picsnet.cli import main
-
-sys.exit(main())
+process()

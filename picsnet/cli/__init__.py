@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from picsnet import __version__
 from picsnet.cli import (
@@ -54,3 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`| head`): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def process(*verb: str) -> NoReturn:
+    """A whole process: ``verb`` with the arguments that it was started with, and its status.
+
+    Before a process ends, Python looks for garbage among all that it holds. That took a fifth of
+    the time of a cold decode, for the 190,000 objects that are torch's modules and none of them
+    garbage: they are set aside first. What counts on being closed at the end is closed as ever.
+    """
+    atexit.register(gc.freeze)
+    sys.exit(main([*verb, *sys.argv[1:]]))
