@@ -98,25 +98,25 @@ class SketchCodec:
         if len({sketch.shape for sketch in sketches}) != 1:
             raise ValueError("maps of one batch must have one size")
         stages = stages or Stages()
+        # An all-black map is the empty stream: no symbol of it is worth a byte.
+        drawn = [sketch for sketch in sketches if sketch.any()]
         with stages("transform"):
             if self.effort:
-                chosen = [(*self._refined(sketch), 0) for sketch in sketches]
+                chosen = [(*self._refined(sketch), 0) for sketch in drawn]
             else:
-                parts = self.analyse(sketches)
-                chosen = [(parts, AS_IT_IS, index) for index in range(len(sketches))]
+                parts = self.analyse(drawn) if drawn else []
+                chosen = [(parts, AS_IT_IS, index) for index in range(len(drawn))]
         with stages("code"):
-            return [
-                # An all-black map is the empty stream: no symbol of it is worth a byte.
+            streams = (
                 encode_parts(parts, index, self.point, self.model, orientation)
-                if sketch.any()
-                else b""
-                for sketch, (parts, orientation, index) in zip(sketches, chosen, strict=True)
-            ]
+                for parts, orientation, index in chosen
+            )
+            return [next(streams) if sketch.any() else b"" for sketch in sketches]
 
     def analyse(self, sketches: Sequence[Map]) -> list[Part]:
         """Symbols of maps of one size, as one batch, in the stream's order, at no effort."""
         x = torch.from_numpy(np.stack(sketches)).to(self.model.device)
-        x = _padded(x[:, None].float() / 255, self.model.network.MULTIPLE)
+        x = self.model.network.padded(x[:, None].float() / 255)
         return self.model.network.analyse(x, self._limits, self._points(x))
 
     def _refined(self, sketch: Map) -> tuple[list[Part], int]:
@@ -139,7 +139,7 @@ class SketchCodec:
         The model must have been loaded with its prior.
         """
         x = torch.from_numpy(sketch.astype(np.float32) / 255)[None, None].to(self.model.device)
-        x = _padded(x, self.model.network.MULTIPLE)
+        x = self.model.network.padded(x)
         output: NTCOutput = self.model.network(x, self._points(x))
         likelihoods = output.likelihoods.values()
         return -sum(float(values.double().log2().sum()) for values in likelihoods)
@@ -268,11 +268,6 @@ def check_fingerprint(model: SketchModel, fingerprint: bytes, name: str) -> None
             f"{name}: was written with model {fingerprint.hex()}, but "
             f"{model.name} is {model.fingerprint.hex()}; name the right one: --ckpt"
         )
-
-
-def _padded(x: Tensor, multiple: int) -> Tensor:
-    bottom, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
-    return torch.nn.functional.pad(x, (0, right, 0, bottom))
 
 
 def encode_parts(

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from picsnet.devices import trains_in_bf16
+from picsnet.devices import is_fast_in_bf16
 from picsnet.errors import UsageError
 from picsnet.losses import RateDistortionLoss
 from picsnet.metrics import MS_SSIM_SHORTEST_SIDE
@@ -97,17 +97,14 @@ def refine(
     # The caller may be in a mode without gradients.
     with torch.inference_mode(False), torch.enable_grad():
         x = x.clone()
-        # An all-black map is sent without symbols.
-        ways = orientations if bool(x.any()) else orientations[:1]
         best, before, orientation = None, [], AS_IT_IS
-        for way, bits in enumerate(ways):
+        for way, bits in enumerate(orientations):
             found = Lagrangian(network, turned(x, way), quality, bits)
             before.append(found.as_coded())
             if best is None or before[way] < before[orientation]:
                 best, orientation = found, way
         assert best is not None
-        steps = STEPS[effort] if bool(x.any()) else 0
-        y, z, after = _descend(best, before[orientation], steps)
+        y, z, after = _descend(best, before[orientation], STEPS[effort])
         return Refined(y, z, orientation, before[AS_IT_IS], after)
 
 
@@ -125,17 +122,15 @@ class Lagrangian:
         self.network, self.size = network, (x.shape[-2], x.shape[-1])
         self.points = torch.tensor([quality], device=x.device)
         self.criterion = RateDistortionLoss(float(network.lmbda_of(self.points)), "ms-ssim")
-        bottom, right = (-side % network.MULTIPLE for side in self.size)
         with torch.no_grad():
-            padded = F.pad(x, (0, right, 0, bottom))
-            self.y, self.z = network.latents(padded, self.points)
+            self.y, self.z = network.latents(network.padded(x), self.points)
         # MS-SSIM's five scales need 161 pixels; smaller maps are compared with black around them.
         low, right = (max(0, MS_SSIM_SHORTEST_SIDE - side) for side in self.size)
         self._black = (0, right, 0, low)
         self.target = F.pad(x, self._black)
         self._more = bits / self.target.numel()
         # Directions may be coarse, as in training; what counts is looked at in float32.
-        self._coarse = _is_fast_in_bf16(x.device)
+        self._coarse = is_fast_in_bf16(x.device.type)
 
     def as_coded(self) -> float:
         """Of a file with these latents."""
@@ -175,9 +170,3 @@ def _descend(loss: Lagrangian, before: float, steps: int) -> tuple[Tensor, Tenso
             if now < best[2]:
                 best = (y.detach().clone(), z.detach().clone(), now)
     return best
-
-
-def _is_fast_in_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and trains_in_bf16()

@@ -668,10 +668,18 @@ def test_throughput_leaves_checkpoints_out(
 
 def test_precision_is_that_of_the_accelerator_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
-    monkeypatch.setattr("picsnet.training.run.trains_in_bf16", lambda: False)
+    ampere = True
+    # Before Ampere bf16 is there, but emulated.
+    monkeypatch.setattr(
+        "torch.cuda.is_bf16_supported",
+        lambda including_emulation=True: ampere or including_emulation,
+    )
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
     assert choose_precision("auto", "auto") == "bf16-mixed"
     assert choose_precision("auto", "cpu") == "32-true"
+    ampere = False
+    assert choose_precision("auto", "auto") == "32-true"
 
 
 @pytest.mark.parametrize(

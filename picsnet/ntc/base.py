@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checka
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -131,6 +132,11 @@ class FileNTC(nn.Module, ABC):
         loss = self.entropy_bottleneck.loss()
         assert isinstance(loss, Tensor)
         return loss
+
+    def padded(self, x: Tensor) -> Tensor:
+        """Maps with black below and at their right, to sides that `analyse` takes."""
+        bottom, right = (-side % self.MULTIPLE for side in x.shape[-2:])
+        return F.pad(x, (0, right, 0, bottom))
 
     @abstractmethod
     def analyse(self, x: Tensor, limits: Limits, quality: Tensor) -> list[Part]:

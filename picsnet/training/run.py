@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from picsnet.config import RunConfig, to_dict
-from picsnet.devices import trains_in_bf16
+from picsnet.devices import is_fast_in_bf16
 from picsnet.errors import CheckpointError, ConfigError, DivergedError, OutputError
 from picsnet.files import make_folder, slug
 from picsnet.saved import read_saved
@@ -77,15 +77,13 @@ def resume_point(config: RunConfig) -> Path | None:
 def choose_precision(asked: str, accelerator: str = "auto") -> str:
     """Lightning's precision for this machine, or for its CPU where ``accelerator`` is that.
 
-    ``auto`` takes bf16 where it has instructions of its own (CUDA with bf16, CPUs with AMX or
-    AVX512_BF16) and float32 elsewhere: with AVX-512 alone, bf16 convolutions measured half
-    float32's speed.
+    ``auto`` takes bf16 where that is fast (CUDA from Ampere on, CPUs with AMX or AVX512_BF16) and
+    float32 elsewhere.
     """
     if asked != "auto":
         return asked
-    if accelerator != "cpu" and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    return "bf16-mixed" if trains_in_bf16() else "32-true"
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    return "bf16-mixed" if is_fast_in_bf16("cuda" if on_gpu else "cpu") else "32-true"
 
 
 class LastCheckpoint(Callback):
