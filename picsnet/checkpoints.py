@@ -167,6 +167,7 @@ def card_of(config: dict[str, Any]) -> dict[str, Any]:
         "lmbda": config["lmbda"],
         **({"lmbdas": config["lmbdas"]} if config.get("lmbdas") else {}),
         "distortion": config["distortion"],
+        **({"edge_weight": config["edge_weight"]} if config.get("edge_weight") else {}),
         "batch_size": config["data"]["batch_size"],
         "crop": config["data"]["crop"],
         "sketcher": config["data"]["sketcher"],
@@ -336,6 +337,9 @@ def _from_export(folder: Path, spec: str) -> tuple[dict[str, Tensor], dict[str, 
     except FileNotFoundError as error:
         known = ", ".join(shipped.sketch_models()) or "none"
         lacks = f" ({error.filename or source / WEIGHTS} is missing)" if folder.is_dir() else ""
+        last = folder / "checkpoints" / "last.ckpt"
+        if last.is_file():
+            lacks = f" in a run's folder; its weights are {last}"
         raise CheckpointError(
             f"{spec}: no such model{lacks}; give a .ckpt, an exported folder, or a shipped name: "
             f"{known}"

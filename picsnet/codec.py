@@ -128,7 +128,9 @@ class SketchCodec:
         x = torch.from_numpy(sketch.astype(np.float32) / 255)[None, None].to(self.model.device)
         ways = self.model.tables.orientation
         bits = PRECISION - np.log2(ways.freqs[0, : ways.lengths[0]].astype(np.float64))
-        found = refine(network, x, self.point, self.effort, bits.tolist())
+        card = self.model.card
+        loss = (card.get("distortion", "ms-ssim"), card.get("edge_weight", 0.0))
+        found = refine(network, x, self.point, self.effort, bits.tolist(), *loss)
         parts = network.symbols(found.y, found.z, self._limits, self._points(x))
         return parts, found.orientation
 

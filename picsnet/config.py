@@ -8,7 +8,8 @@ whole is checked before any work starts, and all problems are reported together.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field, fields, is_dataclass
+import math
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from picsnet.errors import ConfigError
 
-CONFIG_FOLDER = Path("configs")
+CONFIG_FOLDERS = (Path("configs"), Path(__file__).resolve().parent.parent / "configs")
+"""Where one is, and of the checkout: picsnet is installed from it, and used from anywhere."""
+WARMUP = 1_000
+"""Steps over which MSE gives way to MS-SSIM where weights begin at random."""
 
 T = TypeVar("T")
 
@@ -160,12 +164,15 @@ class NTCRunConfig(RunConfig):
     lmbdas: list[float] = field(default_factory=list)  # one network for all of these
     distortion: str = "ms-ssim"  # "ms-ssim": 1 - MS-SSIM; "mse": on 0..255, as compressai scales it
     init_gain: float = 1.0  # scales the latents of init_from: below 1, a coarser and cheaper start
-    distortion_warmup: int = 1_000  # steps over which MSE gives way to MS-SSIM
+    distortion_warmup: int | None = None  # steps over which MSE gives way to MS-SSIM; by itself
+    # WARMUP, and none where init_from gives weights that need none
     edge_weight: float = 0.0  # of edges that vanish, appear or move, beside the distortion
     model: NTCModelConfig = field(default_factory=NTCModelConfig)
     data: NTCDataConfig = field(default_factory=NTCDataConfig)
 
     def __post_init__(self) -> None:
+        if self.distortion_warmup is None:
+            self.distortion_warmup = WARMUP if self.init_from is None else 0
         if self.model.architecture == "picsnet-context":
             # The network is told what it is for once, not twice.
             self.model.options.setdefault("lambdas", list(self.lmbdas) or [self.lmbda])
@@ -326,11 +333,11 @@ def find_config(name: str) -> Path:
     Raises:
         ConfigError: no such file; names the nearest ones.
     """
-    candidates = [Path(name), CONFIG_FOLDER / name, CONFIG_FOLDER / f"{name}.yaml"]
-    for candidate in candidates:
+    named = (folder / file for folder in CONFIG_FOLDERS for file in (name, f"{name}.yaml"))
+    for candidate in (Path(name), *named):
         if candidate.is_file():
             return candidate
-    known = sorted(path.name for path in CONFIG_FOLDER.glob("*.yaml"))
+    known = sorted({path.name for folder in CONFIG_FOLDERS for path in folder.glob("*.yaml")})
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"configs/ has: {', '.join(known) or 'nothing'}"
     raise ConfigError(f"no configuration {name!r}, neither as a path nor under configs/; {hint}")
@@ -372,17 +379,23 @@ def read_config(name: str, overrides: list[str] | None = None) -> tuple[Path, Di
     path = find_config(name)
     merged = _read_with_parents(path, seen=())
     for override in overrides or []:
-        key, equals, _ = override.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(
-                f"override {override!r} is not of the form key=value, e.g. optim.lr=1e-4"
-            )
+        merged = _overridden(merged, override)
+    return path, merged
+
+
+def _overridden(values: DictConfig, override: str) -> DictConfig:
+    key, equals, _ = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"override {override!r} is not of the form key=value, e.g. optim.lr=1e-4")
     try:
-        with_overrides = OmegaConf.merge(merged, OmegaConf.from_dotlist(overrides or []))
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"overrides {overrides}: {_first_line(error)}") from None
-    assert isinstance(with_overrides, DictConfig)
-    return path, with_overrides
+        result = OmegaConf.merge(values, OmegaConf.from_dotlist([override]))
+    except Exception as error:  # PyYAML's, too, as where files are read
+        raise ConfigError(
+            f"override {override!r} cannot be read: {_first_line(error)}; brackets and quotes "
+            "come in pairs"
+        ) from None
+    assert isinstance(result, DictConfig)
+    return result
 
 
 def to_object(values: DictConfig, schema: type[T], where: str) -> T:
@@ -452,6 +465,10 @@ def _unknown_keys(node: DictConfig, schema: type, prefix: str) -> list[str]:
             problems.append(f"unknown key {prefix}{name}{hint}")
             continue
         default = known[name].default_factory
+        if default is not MISSING and str(known[name].type).startswith("list"):
+            value = OmegaConf.to_container(node)[key]  # type: ignore[call-overload,index]
+            if isinstance(value, str | int | float):
+                problems.append(f"{prefix}{name} is a list; write '{prefix}{name}=[{value}]'")
         if isinstance(default, type) and is_dataclass(default):
             child = node._get_node(key)
             if isinstance(child, DictConfig):
@@ -469,7 +486,18 @@ def _value_problems(config: RunConfig) -> list[str]:
         *_at_least(optim, "optim", weight_decay=0, warmup_steps=0),
         *_at_least(trainer, "trainer", keep_every=0, log_every=1),
         *_at_least(data, "data", crop=1, batch_size=1, workers=0, val_count=0),
-        (optim.lr > 0, f"optim.lr is {optim.lr}; it must be above 0"),
+        *(
+            (0 < rate < math.inf, f"optim.{name} is {rate}; it must be above 0")
+            for name, rate in (("lr", optim.lr), ("aux_lr", optim.aux_lr))
+        ),
+        (
+            0 <= optim.min_lr_ratio <= 1,
+            f"optim.min_lr_ratio is {optim.min_lr_ratio}; it must be 0 to 1",
+        ),
+        (
+            trainer.max_hours is None or trainer.max_hours >= 0,
+            f"trainer.max_hours is {trainer.max_hours}; it must be 0 or more",
+        ),
         (optim.clip_norm > 0, f"optim.clip_norm is {optim.clip_norm}; it must be above 0"),
         (
             not optim.only or isinstance(config, NTCRunConfig | PhotoNTCRunConfig),
@@ -507,7 +535,7 @@ def _value_problems(config: RunConfig) -> list[str]:
         checks += _at_least(data, "data", pool=0)
     if isinstance(config, PhotoNTCRunConfig):
         checks += [
-            (config.lmbda > 0, f"lmbda is {config.lmbda}; it must be above 0"),
+            (0 < config.lmbda < math.inf, f"lmbda is {config.lmbda}; it must be above 0"),
             (
                 config.distortion in ("ms-ssim", "mse"),
                 f"distortion {config.distortion!r}; one of ms-ssim, mse",
@@ -522,7 +550,7 @@ def _value_problems(config: RunConfig) -> list[str]:
         lambdas = list(config.lmbdas) or [config.lmbda]
         checks += [
             *_at_least(data, "data", val_count=1),
-            (config.lmbda > 0, f"lmbda is {config.lmbda}; it must be above 0"),
+            (0 < config.lmbda < math.inf, f"lmbda is {config.lmbda}; it must be above 0"),
             (
                 config.init_gain > 0 and (config.init_gain == 1 or config.init_from is not None),
                 f"init_gain is {config.init_gain}; it must be above 0, and needs init_from",
@@ -543,6 +571,11 @@ def _value_problems(config: RunConfig) -> list[str]:
             (
                 list(config.lmbdas) == sorted(set(config.lmbdas)) and min(config.lmbdas or [1]) > 0,
                 f"lmbdas are {list(config.lmbdas)}; they must rise from above 0",
+            ),
+            (
+                lambdas[0] <= config.lmbda <= lambdas[-1],
+                f"lmbda is {config.lmbda}, outside the run's lmbdas, {lambdas}; set those, too, or "
+                "take sketch_ntc.yaml to train at one alone",
             ),
             (
                 config.model.options.get("lambdas", lambdas) == lambdas,

@@ -60,13 +60,16 @@ def check_effort(effort: int, network: FileNTC, name: str) -> None:
     """Refuse an effort that there is not, or that a network cannot make.
 
     Raises:
-        UsageError: it is outside 0..9, or the network is another than `SketchContext`.
+        UsageError: it is outside 0..9, the network is another than `SketchContext`, or it was
+            loaded without its prior.
     """
     last = len(STEPS) - 1
     if not 0 <= effort <= last:
         raise UsageError(f"--effort {effort}: must be 0 to {last}")
     if not isinstance(network, SketchContext):
         raise UsageError(f"--effort {effort}: {name} codes with effort 0 only; leave it out")
+    if not hasattr(network, "entropy_bottleneck"):
+        raise UsageError(f"--effort {effort}: {name} was loaded without its prior (prior=False)")
 
 
 def refine(
@@ -75,8 +78,10 @@ def refine(
     quality: int,
     effort: int,
     orientations: Sequence[float] = (0.0,),
+    distortion: str = "ms-ssim",
+    edge_weight: float = 0.0,
 ) -> Refined:
-    """Descend on lmbda * (1 - MS-SSIM) + bpp of one map, from the best of its orientations.
+    """Descend on lmbda * distortion + bpp of one map, from the best of its orientations.
 
     Args:
         network: in evaluation mode.
@@ -84,6 +89,7 @@ def refine(
         quality: operating point.
         effort: 1 .. 9.
         orientations: bits that each one costs of those that the model's files may have.
+        distortion, edge_weight: that the network was trained on (`picsnet.losses`).
 
     Raises:
         UsageError: the map has more than `MAX_PIXELS`.
@@ -99,7 +105,7 @@ def refine(
         x = x.clone()
         best, before, orientation = None, [], AS_IT_IS
         for way, bits in enumerate(orientations):
-            found = Lagrangian(network, turned(x, way), quality, bits)
+            found = Lagrangian(network, turned(x, way), quality, bits, distortion, edge_weight)
             before.append(found.as_coded())
             if best is None or before[way] < before[orientation]:
                 best, orientation = found, way
@@ -116,12 +122,22 @@ class Lagrangian:
         x: (1, 1, H, W) in 0..1.
         quality: operating point.
         bits: that a file spends besides latents.
+        distortion, edge_weight: `picsnet.losses` has them.
     """
 
-    def __init__(self, network: SketchContext, x: Tensor, quality: int, bits: float = 0.0) -> None:
+    def __init__(
+        self,
+        network: SketchContext,
+        x: Tensor,
+        quality: int,
+        bits: float = 0.0,
+        distortion: str = "ms-ssim",
+        edge_weight: float = 0.0,
+    ) -> None:
         self.network, self.size = network, (x.shape[-2], x.shape[-1])
         self.points = torch.tensor([quality], device=x.device)
-        self.criterion = RateDistortionLoss(float(network.lmbda_of(self.points)), "ms-ssim")
+        lmbda = float(network.lmbda_of(self.points))
+        self.criterion = RateDistortionLoss(lmbda, distortion, edge_weight=edge_weight)
         with torch.no_grad():
             self.y, self.z = network.latents(network.padded(x), self.points)
         # MS-SSIM's five scales need 161 pixels; smaller maps are compared with black around them.

@@ -169,6 +169,11 @@ def test_an_operating_point_is_a_card_beside_the_weights(tmp_path: Path) -> None
     (tmp_path / "low" / "card.json").write_text('{"model": "gone", "lmbda": 1}')
     with pytest.raises(CheckpointError, match=r"no such model \(.*gone.* is missing"):
         load_model(tmp_path / "low")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    with pytest.raises(CheckpointError, match=f"in a run's folder; its weights are {last}"):
+        load_model(tmp_path / "run")
     (tmp_path / "low" / "card.json").write_text('{"model": "whole", "lmbda": 0}')
     with pytest.raises(CheckpointError, match="not a picsnet model card"):
         load_model(tmp_path / "low")

@@ -78,6 +78,14 @@ def test_children_win_over_parents_and_overrides_over_both() -> None:
         (["distortion=psnr"], ["ms-ssim, mse"]),
         (["data.photos=[a]"], ["one of the three"]),
         (["lr"], ["key=value"]),
+        (["data.maps=[x"], ["'data.maps=[x' cannot be read", "come in pairs"]),
+        (["data.maps=x"], ["data.maps is a list; write 'data.maps=[x]'"]),
+        (["optim.only=context", "lmbdas=0.5"], ["'optim.only=[context]'", "'lmbdas=[0.5]'"]),
+        (["lmbdas=[1,2]"], ["lmbda is 0.5, outside the run's lmbdas, [1.0, 2.0]"]),
+        (["lmbda=.inf"], ["lmbda is inf"]),
+        (["optim.lr=.inf", "optim.aux_lr=-1"], ["optim.lr is inf", "aux_lr is -1.0; it must be"]),
+        (["optim.min_lr_ratio=-3"], ["min_lr_ratio is -3.0; it must be 0 to 1"]),
+        (["trainer.max_hours=-1"], ["max_hours is -1.0; it must be 0 or more"]),
     ],
 )
 def test_mistakes_are_named_all_at_once(overrides: list[str], words: list[str]) -> None:
@@ -115,6 +123,32 @@ def test_lambda_is_required_never_defaulted() -> None:
 def test_no_pictures_is_a_mistake_with_its_mend() -> None:
     with pytest.raises(ConfigError, match=r"photos=\[FOLDER\]"):
         load_config("sketch_ntc_lambda0.5.yaml")
+
+
+def test_shipped_configurations_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config("sketch_ntc_range", [DATA]).name == "sketch_ntc_range"
+    (tmp_path / "configs").mkdir()
+    own = tmp_path / "configs" / "sketch_ntc_range.yaml"
+    own.write_text("task: edge\nname: mine\ndata: {root: there}\n")
+    assert load_config("sketch_ntc_range").name == "mine"  # what lies here comes first
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps"),
+    [
+        ([], 1000),  # from random weights
+        (["init_from=sketch_ntc_range"], 0),  # trained ones are past it
+        (["init_from=sketch_ntc_range", "distortion_warmup=40"], 40),
+        (["distortion_warmup=0"], 0),
+    ],
+)
+def test_mse_leads_in_where_weights_begin_at_random(overrides: list[str], steps: int) -> None:
+    config = load_config("sketch_ntc_lambda0.5.yaml", [DATA, *overrides])
+    assert isinstance(config, NTCRunConfig)
+    assert config.distortion_warmup == steps
 
 
 def test_unknown_names_point_to_known_ones() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from picsnet.checkpoints import SketchModel
+from picsnet.checkpoints import SketchModel, load_model
 from picsnet.codec import SketchCodec
 from picsnet.errors import UsageError
 from picsnet.ntc.context import SketchContext
@@ -53,6 +54,19 @@ def test_directions_in_bf16_find_latents_as_good(
     assert again == before  # what counts is looked at in float32
     assert coarse != after
     assert before - coarse > 0.7 * (before - after)
+
+
+def test_latents_serve_the_loss_that_the_network_was_trained_on() -> None:
+    """By MS-SSIM, where the lambda is of MSE, files would shrink and their error grow."""
+    model, sketch = load_model("sketch_ntc_lambda0.5"), drawn_map(180, 200, 3)
+
+    def error(distortion: str) -> float:
+        card = {**model.card, "distortion": distortion}
+        codec = SketchCodec(replace(model, card=card), effort=3)
+        return float(np.square(codec.decode_map(codec.encode_map(sketch)) - sketch * 1.0).mean())
+
+    # Squares of 0..255 are large: at the same lambda, bits count for nothing beside them.
+    assert error("mse") < 0.97 * error("ms-ssim")
 
 
 def test_weights_are_left_as_they_were(model: SketchModel) -> None:
@@ -133,3 +147,9 @@ def test_networks_for_one_lambda_have_neither(model: SketchModel) -> None:
         SketchCodec(fixed, effort=1)
     with pytest.raises(UsageError, match=f"0 to {len(STEPS) - 1}"):
         SketchCodec(model, effort=10)
+
+
+def test_efforts_need_the_prior() -> None:
+    codec = SketchCodec(load_model("sketch_ntc_lambda0.5", prior=False))
+    with pytest.raises(UsageError, match=r"without its prior \(prior=False\)"):
+        SketchCodec(codec.model, effort=1)

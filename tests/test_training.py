@@ -33,6 +33,7 @@ from picsnet.ntc.noise import uniform_by_map
 from picsnet.training.callbacks import Throughput
 from picsnet.training.ntc import NTCModule, RangeNTCModule
 from picsnet.training.run import choose_precision, fit, make_loggers
+from picsnet.training.wandb_run import mode_left_alone, wandb_mode
 from tests import processes
 from tests.conftest import REPOSITORY, drawn_map
 from train import main as train_main
@@ -399,6 +400,86 @@ def test_a_run_that_goes_on_keeps_its_rates_and_says_so(
     assert f"its own optim.{name}=" in last_line and f"not {asked}" in last_line
     assert f"init_from={uninterrupted}" in last_line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("setting", "own"),
+    [
+        ("lmbda=0.02", "lmbda=0.002"),
+        ("lmbdas=[0.002]", "lmbdas=[]"),
+        ("seed=7", "seed=1"),
+        ("distortion_warmup=3", "distortion_warmup=1000"),
+        ("edge_weight=0.5", "edge_weight=0"),
+        ("init_from=sketch_ntc_range", "init_from=null"),
+        ("data.val_count=1", "data.val_count=2"),
+        ("data.sketcher=hed", "data.sketcher=bundled"),
+    ],
+)
+def test_a_run_does_not_go_on_as_another_one(
+    train_here: Here, tmp_path: Path, uninterrupted: Path, setting: str, own: str
+) -> None:
+    """Its card and its logs would tell of all of it what holds for its end alone."""
+    status, errors = train_here(tmp_path, f"resume={uninterrupted}", setting)
+    assert status == 1
+    last_line = errors.strip().splitlines()[-1]
+    assert f"goes on at its own {own}, not " in last_line
+    assert f"init_from={uninterrupted}" in last_line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_run_says_so_and_is_left_as_it_is(train_here: Here, tmp_path: Path) -> None:
+    assert train_here(tmp_path, "trainer.max_steps=1")[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    status, errors = train_here(tmp_path, "trainer.max_steps=1", "logging.tags=[again]")
+    assert status == 0
+    assert "has all 1 steps and leaves nothing to train" in errors.splitlines()[-1]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_command_that_cannot_run_leaves_a_run_as_it_is(train_here: Here, tmp_path: Path) -> None:
+    assert train_here(tmp_path, "trainer.max_steps=1")[0] == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    status, errors = train_here(tmp_path, "trainer.max_steps=2", "trainer.strategy=none")
+    assert status == 2 and "strategy=none" in errors
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(("steps", "validated"), [(3, [1, 2]), (4, [1, 3])])
+def test_what_a_run_ends_with_is_validated(
+    train_here: Here, tmp_path: Path, steps: int, validated: list[int]
+) -> None:
+    status, errors = train_here(tmp_path, f"trainer.max_steps={steps}", "trainer.val_every=2")
+    assert status == 0, errors
+    run = tmp_path / "sketch_ntc_lambda0.5"
+    (log,) = run.glob("csv/*/metrics.csv")
+    with log.open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [int(row["step"]) for row in rows if row["val/loss"]] == validated
+    assert (run / "panel.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode"),
+    [
+        ({}, "offline"),
+        ({"WANDB_API_KEY": "k"}, "online"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "offline"}, "offline"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "dryrun"}, "offline"),
+        ({"WANDB_MODE": "disabled"}, "disabled"),
+    ],
+)
+def test_wandb_is_run_as_its_own_variables_say(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], mode: str
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert wandb_mode("auto") == mode
+    assert wandb_mode("online") == "online"
+    with mode_left_alone():
+        os.environ["WANDB_MODE"] = "dryrun"
+    assert os.environ.get("WANDB_MODE") == variables.get("WANDB_MODE")
 
 
 def test_ctrl_c_while_samples_are_made_is_not_silent(

@@ -39,7 +39,7 @@ class NTCModule(SteppedModule):
         super().__init__(network, config)
         edge_weight = config.edge_weight if isinstance(config, NTCRunConfig) else 0.0
         self.criterion = RateDistortionLoss(
-            config.lmbda, config.distortion, config.distortion_warmup, edge_weight
+            config.lmbda, config.distortion, config.distortion_warmup or 0, edge_weight
         )
         only = tuple(config.optim.only)
         names = [name for name, _ in self.network.named_parameters()]

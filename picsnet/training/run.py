@@ -27,13 +27,20 @@ from picsnet.files import make_folder, slug
 from picsnet.saved import read_saved
 from picsnet.training.environment import save_description
 from picsnet.training.stepped import SteppedModule
-from picsnet.training.wandb_run import beginning, wandb_id, wandb_mode
+from picsnet.training.wandb_run import beginning, mode_left_alone, wandb_id, wandb_mode
 
 LAST = "last.ckpt"
 
 IN_OPTIMIZERS = ("lr", "aux_lr", "weight_decay", "only")
 """Settings that a checkpoint's optimisers carry: others of the command would have no effect, or
 would not fit them."""
+
+OF_THE_WHOLE_RUN = (
+    *("seed", "lmbda", "lmbdas", "distortion", "distortion_warmup", "edge_weight", "model", "loss"),
+    *("init_from", "init_gain", "data.sketcher", "data.val_count"),
+)
+"""Settings that a card or a log tells of a run as if all of it had had them, and what decides which
+pictures are held out. Steps, devices, logs and folders of pictures may change as a run goes on."""
 
 STEPS_TO_AGREE = 10
 """Several processes ask each other every so many steps whether to stop: all wait for all then."""
@@ -145,6 +152,17 @@ class LastCheckpoint(Callback):
             f"{self.folder.parent}: diverged, weights are infinite or no numbers at step "
             f"{module.batches_seen} of {module.total_steps}; {mend}"
         )
+
+
+class LastValidation(Callback):
+    """Has Lightning validate what a run ends with, wherever between two validations that is."""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+    ) -> None:
+        assert isinstance(pl_module, SteppedModule)
+        if pl_module.batches_seen >= pl_module.total_steps:
+            trainer.should_stop = True  # before it stops, it validates
 
 
 class GracefulStop(Callback):
@@ -289,16 +307,15 @@ def fit(
     last = run_folder(config) / "checkpoints" / LAST
     if start is not None:
         done = _check_resumable(start, module)
-        if done >= config.trainer.max_steps and not last.is_file():
-            raise CheckpointError(
-                f"{start}: has all {done} steps and leaves nothing to train; raise "
-                "trainer.max_steps"
-            )
+        if done >= config.trainer.max_steps:
+            finished = f"{start}: has all {done} steps and leaves nothing to train; raise "
+            if not last.is_file():
+                raise CheckpointError(f"{finished}trainer.max_steps")
+            _tell(f"picsnet: {finished}trainer.max_steps to go on", f"trained: {last}")
+            return last
     elif config.init_from is not None:
         module.start_from(config.init_from)
-    checkpoints = make_run_folder(config, "checkpoints")
     folder = run_folder(config)
-    save_description(OmegaConf.structured(config), folder)
     # Lightning's greetings, and the warnings of its own internals.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
@@ -307,7 +324,6 @@ def fit(
     stop = GracefulStop(config.trainer.max_hours)
     settings = config.trainer
     devices: int | str = int(settings.devices) if settings.devices.isdigit() else settings.devices
-    loggers = make_loggers(config, folder, anew=start is None)
     try:
         trainer = L.Trainer(
             accelerator=settings.accelerator,
@@ -320,7 +336,7 @@ def fit(
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             log_every_n_steps=settings.log_every,
-            logger=loggers,
+            logger=False,  # not yet: nothing is written of a run that cannot begin
             enable_checkpointing=False,
             use_distributed_sampler=False,
             enable_model_summary=False,
@@ -328,7 +344,8 @@ def fit(
             default_root_dir=str(folder),
             callbacks=[
                 stop,
-                LastCheckpoint(checkpoints, settings.checkpoint_every, settings.keep_every),
+                LastValidation(),
+                LastCheckpoint(last.parent, settings.checkpoint_every, settings.keep_every),
                 # Each refresh waits for the device, since it prints the loss.
                 TQDMProgressBar(refresh_rate=settings.log_every)
                 if sys.stderr.isatty()
@@ -342,29 +359,38 @@ def fit(
             f"num_nodes={settings.num_nodes} strategy={settings.strategy}: not on this machine "
             f"({' '.join(str(error).split())[:160]}); leave them out to have what it has"
         ) from None
-    try:
-        trainer.fit(
-            module,
-            datamodule=datamodule,
-            ckpt_path=None if start is None else str(start),
-            weights_only=True,
-        )
-    except SystemExit as error:
-        # Lightning leaves so, without a word, at Ctrl-C before the first step and at a second one.
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    _end_wandb(trainer, config, last)
-    if trainer.is_global_zero:
-        if stop.reason:
-            again = "the same command" + ("" if config.resume == "auto" else " with resume=auto")
-            print(
-                f"picsnet: stopped by {stop.reason} at step {module.batches_seen} of "
-                f"{settings.max_steps}; {again} goes on from there",
-                file=sys.stderr,
+    make_run_folder(config, "checkpoints")
+    with mode_left_alone():
+        trainer.loggers = make_loggers(config, folder, anew=start is None)
+        save_description(OmegaConf.structured(config), folder)
+        try:
+            trainer.fit(
+                module,
+                datamodule=datamodule,
+                ckpt_path=None if start is None else str(start),
+                weights_only=True,
             )
-        print(f"trained: {last}")
+        except SystemExit as error:
+            # Lightning leaves so, without a word, at Ctrl-C before the first step and at a second.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+        _end_wandb(trainer, config, last)
+    if stop.reason:
+        again = "the same command" + ("" if config.resume == "auto" else " with resume=auto")
+        note = (
+            f"picsnet: stopped by {stop.reason} at step {module.batches_seen} of "
+            f"{settings.max_steps}; {again} goes on from there"
+        )
+    _tell(note if stop.reason else "", f"trained: {last}")
     return last
+
+
+@rank_zero_only
+def _tell(note: str, result: str) -> None:
+    if note:
+        print(note, file=sys.stderr)
+    print(result)
 
 
 def _check_resumable(path: Path, module: SteppedModule) -> int:
@@ -382,20 +408,36 @@ def _check_resumable(path: Path, module: SteppedModule) -> int:
             f"{path}: holds another network ({len(differing)} weights differ, first "
             f"{differing[0]}); use the run's own model settings, or resume=never name=NEW_NAME"
         )
-    was, now = saved["config"]["optim"], module.config["optim"]
-    for name in IN_OPTIMIZERS:
-        if was[name] != now[name]:
+    was, now = _by_key(saved["config"]), _by_key(module.config)
+    settled = (*OF_THE_WHOLE_RUN, *(f"optim.{name}" for name in IN_OPTIMIZERS))
+    for key in now:
+        # A checkpoint from before there was a setting does not have it.
+        if not f"{key}.".startswith(tuple(f"{name}." for name in settled)) or key not in was:
+            continue
+        if was[key] != now[key]:
             raise CheckpointError(
-                f"{path}: goes on at its own optim.{name}={_typed(was[name])}, not "
-                f"{_typed(now[name])}; give its own, or begin a new run there: name=NEW_NAME "
-                f"init_from={path}"
+                f"{path}: goes on at its own {key}={_typed(was[key])}, not {_typed(now[key])}; "
+                f"give its own, or begin a new run there: name=NEW_NAME init_from={path}"
             )
     return int(saved["batches_seen"])
 
 
-def _typed(value: float | list[str]) -> str:
+def _by_key(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings in sections as one dictionary, by their dotted names."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = isinstance(value, dict)
+        result.update(_by_key(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value})
+    return result
+
+
+def _typed(value: Any) -> str:
     """A setting's value as a command line has it."""
-    return f"[{','.join(value)}]" if isinstance(value, list) else f"{value:g}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_typed, value))}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "null" if value is None else str(value)
 
 
 class PlainProgress(Callback):

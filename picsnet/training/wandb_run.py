@@ -11,11 +11,29 @@ from pathlib import Path
 from picsnet.errors import ConfigError
 from picsnet.files import atomic_write
 
+MODES = {
+    "online": "online",
+    "run": "online",
+    "shared": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+"""What W&B takes as ``WANDB_MODE``, some of it by older names."""
+
 
 def wandb_mode(asked: str) -> str:
-    """How W&B is run: online, offline or disabled; for ``auto`` online where a key is set."""
+    """How W&B is run: online, offline or disabled.
+
+    Args:
+        asked: one of these, or "auto": as W&B's own ``WANDB_MODE`` says, and where it says nothing
+            online with a key and offline without.
+    """
     if asked != "auto":
         return asked
+    told = os.environ.get("WANDB_MODE", "").lower()
+    if told in MODES:
+        return MODES[told]
     return "online" if os.environ.get("WANDB_API_KEY") else "offline"
 
 
@@ -31,6 +49,18 @@ def wandb_id(folder: Path, anew: bool = False) -> str:
         with atomic_write(path) as part:
             part.write_text(secrets.token_hex(4))
     return path.read_text()
+
+
+@contextlib.contextmanager
+def mode_left_alone() -> Iterator[None]:
+    """Around a run: Lightning sets ``WANDB_MODE`` for one that is offline, and leaves it so."""
+    before = os.environ.get("WANDB_MODE")
+    try:
+        yield
+    finally:
+        os.environ.pop("WANDB_MODE", None)
+        if before is not None:
+            os.environ["WANDB_MODE"] = before
 
 
 @contextlib.contextmanager
