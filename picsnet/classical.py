@@ -242,7 +242,7 @@ def _avif(picture: Image.Image, point: ClassicalPoint) -> bytes:
         "AVIF",
         quality=int(point.quality),
         subsampling="4:0:0" if picture.mode == "L" else "4:2:0",
-        speed=4,
+        speed=0,
         codec="aom",
         max_threads=1,
         advanced={"tune": "ssim"},
