@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def list_maps(folder: Path) -> list[Path]:
     Raises:
         DataError: there is no such folder, or nothing in it.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder of maps; check data.maps")
     return [item.path for item in expand_inputs([folder], IMAGE_SUFFIXES)]
 

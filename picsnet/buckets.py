@@ -128,7 +128,7 @@ class FolderStore:
 
     def has(self, name: str) -> bool:
         """See `Store`."""
-        return (self.root / name).is_file()
+        return os.path.isfile(self.root / name)
 
 
 class BucketStore:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def load_model(
     if path.suffix == ".ckpt":
         tensors, card = _from_lightning(path)
     else:
-        folder = path if path.is_dir() else shipped.FOLDER / str(spec)
+        folder = path if os.path.isdir(path) else shipped.FOLDER / str(spec)
         tensors, card = _from_export(folder, str(spec))
     return _assemble(str(spec), tensors, card, device, prior)
 
@@ -331,19 +332,17 @@ def _assemble(
 
 def _from_export(folder: Path, spec: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     source = folder
+    if not os.path.isdir(folder):
+        raise _no_such_model(spec)
     try:
         card, source = shipped.read_card(folder)
         tensors = load_file(source / WEIGHTS)
     except FileNotFoundError as error:
-        known = ", ".join(shipped.sketch_models()) or "none"
-        lacks = f" ({error.filename or source / WEIGHTS} is missing)" if folder.is_dir() else ""
+        lacks = f" ({error.filename or source / WEIGHTS} is missing)"
         last = folder / "checkpoints" / "last.ckpt"
         if last.is_file():
             lacks = f" in a run's folder; its weights are {last}"
-        raise CheckpointError(
-            f"{spec}: no such model{lacks}; give a .ckpt, an exported folder, or a shipped name: "
-            f"{known}"
-        ) from None
+        raise _no_such_model(spec, lacks) from None
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder}: damaged model ({error}); fetch or export it again"
@@ -360,6 +359,14 @@ def _from_export(folder: Path, spec: str) -> tuple[dict[str, Tensor], dict[str, 
             f"{folder}: weights do not match the card's fingerprint; fetch or export it again"
         )
     return tensors, card
+
+
+def _no_such_model(spec: str, lacks: str = "") -> CheckpointError:
+    known = ", ".join(shipped.sketch_models()) or "none"
+    return CheckpointError(
+        f"{spec}: no such model{lacks}; give a .ckpt, an exported folder, or a shipped name: "
+        f"{known}"
+    )
 
 
 def _from_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

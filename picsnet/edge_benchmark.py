@@ -273,7 +273,7 @@ def evaluate_folder(
     """
     truths = list_truths(truth_dir)[:limit]
     maps = [maps_dir / f"{truth.stem}.png" for truth in truths]
-    missing = [path for path in maps if not path.is_file()]
+    missing = [path for path in maps if not os.path.isfile(path)]
     if missing:
         raise DataError(
             f"{missing[0]}: no such edge map ({len(missing)} of {len(maps)} are missing); "

@@ -47,15 +47,17 @@ def expand_inputs(patterns: Sequence[str | Path], suffixes: frozenset[str]) -> l
     """Files named by paths, folders (recursive, hidden ones left out) and globs, in sorted order.
 
     Raises:
-        UsageError: a path does not exist, or a glob finds nothing.
+        UsageError: a path does not exist or cannot be read, or a glob finds nothing.
         DataError: a folder holds no file with one of the suffixes.
     """
     found: dict[Path, InputFile] = {}
     for pattern in patterns:
         path = Path(pattern)
-        if path.is_dir():
+        # `os.path` says no where pathlib raises: of names that are too long, of places that are
+        # closed to us.
+        if os.path.isdir(path):
             items = _in_folder(path, suffixes)
-        elif path.exists():
+        elif os.path.exists(path):
             items = [InputFile(path, Path(path.name))]
         else:
             matches = sorted(glob.glob(str(pattern), recursive=True))
@@ -64,15 +66,28 @@ def expand_inputs(patterns: Sequence[str | Path], suffixes: frozenset[str]) -> l
                 for match in map(Path, matches)
                 for item in (
                     _in_folder(match, suffixes)
-                    if match.is_dir()
+                    if os.path.isdir(match)
                     else [InputFile(match, Path(match.name))]
                 )
             ]
             if not items:
-                raise UsageError(f"{pattern}: no such file or folder; check the path")
+                raise _not_there(path)
         for item in items:
             found.setdefault(item.path, item)
     return list(found.values())
+
+
+def _not_there(path: Path) -> UsageError:
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            return UsageError(
+                f"{path}: cannot be read ({error.strerror}); check the path and permissions"
+            )
+    except ValueError:  # a NUL
+        pass
+    return UsageError(f"{path}: no such file or folder; check the path")
 
 
 def _in_folder(folder: Path, suffixes: frozenset[str]) -> list[InputFile]:
@@ -80,7 +95,7 @@ def _in_folder(folder: Path, suffixes: frozenset[str]) -> list[InputFile]:
         InputFile(path, path.relative_to(folder))
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in suffixes
-        and path.is_file()
+        and os.path.isfile(path)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     if not items:

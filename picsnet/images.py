@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -164,7 +165,7 @@ def _seen(picture: Image.Image, background: str, mode: str) -> Image.Image:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    if path.is_file() and path.stat().st_size == 0:
+    if os.path.isfile(path) and path.stat().st_size == 0:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "its content is no known picture format"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,9 +29,9 @@ def forget() -> None:
 @functools.cache
 def _stamp_of(name: str) -> tuple[str, ...]:
     for path in (Path(name), shipped.FOLDER / name):
-        if path.is_dir() and (model := _sketch_model(path)) is not None:
+        if os.path.isdir(path) and (model := _sketch_model(path)) is not None:
             return model
-        if path.exists():
+        if os.path.exists(path):
             files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
             return tuple(f"{file.name} {_stamp_of_file(file)}" for file in files)
     return ()

@@ -7,9 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from picsnet.cli import main
 from picsnet.errors import DataError, OutputError, UsageError
 from picsnet.files import BEGUN, atomic_write, expand_inputs, read_file
+from tests.conftest import REPOSITORY
 
 SUFFIXES = frozenset({".png"})
 
@@ -45,6 +48,55 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path) -> None:
         expand_inputs([tmp_path], SUFFIXES)
     with pytest.raises(DataError, match="cannot be read"):
         read_file(tmp_path / "nothing")
+
+
+EVALUATION = str(REPOSITORY / "configs" / "eval_kodak.yaml")
+LONG = "a" * 300
+"""No file's name can be as long; pathlib's questions about it raise."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["encode", "--mode", "sketch", LONG], 2),
+        (["encode", "--mode", "sketch", "photo.png", LONG], 2),
+        (["encode", "--mode", "sketch", "photo.png", "-o", LONG], 1),
+        (["encode", "--mode", "sketch", "photo.png", "--ckpt", LONG], 1),
+        (["encode", "--mode", "sketch", "photo.png", "--ckpt", f"{LONG}.ckpt"], 1),
+        (["encode", "--mode", "sketch", "photo.png", "--sketcher", f"hed:{LONG}"], 1),
+        (["encode", "--mode", "pics", "photo.png", "--decoder", LONG], 2),
+        (["encode", "--mode", "pics", "photo.png", "--decoder", f"{LONG}.yaml"], 2),
+        (["encode", "--mode", "pics", "photo.png", "--decoder", "~nobody-of-this-name/x/y"], 1),
+        (["encode", "--mode", "pics", "photo.png", "--prompts", LONG], 1),
+        (["decode", LONG], 2),
+        (["info", LONG], 2),
+        (["sketch", LONG, "-o", "maps"], 1),
+        (["sketch", LONG, "--sketcher", "map", "--shards", "shards"], 1),
+        (["export", LONG, "-o", "model"], 1),
+        (["evaluate", "--config", EVALUATION, f"dataset.folder=[{LONG}]"], 2),
+        (["evaluate", "--config", EVALUATION, f"dataset.name={LONG}"], 1),
+        (["report", LONG], 1),
+    ],
+)
+def test_a_name_that_is_too_long_is_told_in_a_line(
+    arguments: list[str],
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (32, 32)).save("photo.png")
+    assert main(arguments) == status
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("picsnet: error: ")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look everywhere")
+def test_a_place_that_is_closed_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(0)
+    with pytest.raises(UsageError, match=r"cannot be read .Permission denied"):
+        expand_inputs([tmp_path / "closed" / "photo.png"], SUFFIXES)
 
 
 def test_atomic_write_replaces_at_the_end(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def user_prompts(prompt: str | None, prompts: str | None, pictures: int) -> Prom
 
 def _beside(item: InputFile) -> str:
     path = item.path.with_suffix(".txt")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{item.path}: no prompt beside it; write one to {path}")
     return _text(path).strip()
 

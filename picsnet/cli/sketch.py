@@ -100,7 +100,7 @@ def _maps_in(folder: Path) -> list[Path]:
     from picsnet.errors import DataError
     from picsnet.files import IMAGE_SUFFIXES, expand_inputs
 
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder of maps; check the path")
     return [item.path for item in expand_inputs([folder], IMAGE_SUFFIXES)]
 

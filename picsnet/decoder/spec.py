@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,10 +221,10 @@ def _find(source: str) -> DecoderSpec:
         return PRESETS[source]
     if source in shipped.decoders():
         return _from_yaml(shipped.FOLDER / source / SPEC_FILE)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # leaves a stranger's ~name as it is
     if path.suffix in (".yaml", ".yml"):
         return _from_yaml(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         if (path / SPEC_FILE).is_file():
             return _from_yaml(path / SPEC_FILE)
         return DecoderSpec(name=path.name, pipeline=str(path))
@@ -271,7 +272,7 @@ def _from_yaml(path: Path) -> DecoderSpec:
         raise ConfigError(f"{path}: {'; '.join(problems)}")
     for key in ("pipeline", "controlnet", "clip"):
         beside = path.parent / str(given.get(key))
-        if given.get(key) is not None and beside.is_dir():
+        if given.get(key) is not None and os.path.isdir(beside):
             given[key] = str(beside)
     return DecoderSpec(settings=settings, speed=speed, **given)
 

@@ -130,7 +130,7 @@ def find_dataset(
     source = catalogue.get(name)
     places = [Path(root) / name for root in [os.environ.get(VARIABLE), HERE] if root]
     for place in places:
-        if place.is_dir():
+        if os.path.isdir(place):
             return _complete(name, place, source)
     if source is None:
         raise DataError(

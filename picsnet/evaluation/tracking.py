@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -195,7 +196,7 @@ def _artifacts(config: EvaluationConfig, rows: Sequence[Row], run: Path) -> list
 
 def _with_weights(ckpt: str) -> Path:
     """Where a model's weights are: an operating point's are in its network's folder."""
-    path = Path(ckpt) if Path(ckpt).exists() else shipped.FOLDER / ckpt
+    path = Path(ckpt) if os.path.exists(ckpt) else shipped.FOLDER / ckpt
     return shipped.read_card(path)[1] if path.is_dir() else path
 
 

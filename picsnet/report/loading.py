@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -55,7 +56,7 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
 
 def _load(folder: Path) -> Run:
     for name in (ROWS, SUMMARY):
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             raise DataError(
                 f"{folder}: holds no {name}, so it is no finished evaluation; make one: picsnet "
                 "evaluate --config NAME"

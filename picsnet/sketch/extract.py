@@ -176,7 +176,7 @@ def _report(photos: Path, maps_dir: Path, tally: _Tally, reused: int) -> Extract
 
 
 def _list_pictures(photos: Path, cache: Path) -> list[InputFile]:
-    if not photos.is_dir():
+    if not os.path.isdir(photos):
         raise DataError(f"{photos}: no such folder of pictures; check the path")
     own = cache.resolve()
     found = [

@@ -10,6 +10,7 @@ its old pins it is installed without its dependencies:
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,7 +89,7 @@ class IllmPoint(_HificCodec):
     @functools.cached_property
     def _network(self) -> Any:
         local = self.repo is not None
-        if local and not (Path(str(self.repo)) / "hubconf.py").is_file():
+        if local and not os.path.isfile(Path(str(self.repo)) / "hubconf.py"):
             raise ModelError(f"{self.repo}: holds no hubconf.py; name a clone of {REPOSITORY}")
         try:
             network: Any = torch.hub.load(
