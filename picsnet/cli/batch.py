@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from picsnet.errors import PicsnetError, UsageError
-from picsnet.files import InputFile
+from picsnet.files import IMAGE_SUFFIXES, InputFile
 from picsnet.terminal import print_error, printable
 
 if TYPE_CHECKING:
@@ -38,11 +39,12 @@ def output_paths(inputs: list[InputFile], out: str | None, suffix: str) -> list[
         suffix: of the results, with its dot.
 
     Raises:
-        UsageError: one file was named for several inputs, or two inputs would write one file.
+        UsageError: one file was named for several inputs or one of another kind, two inputs would
+            write one file, or one would be written over.
     """
     if out is None:
         pairs = [(item, item.path.with_suffix(suffix)) for item in inputs]
-    elif out.endswith(suffix) and not Path(out).is_dir():
+    elif names_file(out, suffix):
         if len(inputs) != 1:
             raise UsageError(f"-o {out}: names one file for {len(inputs)} inputs; name a folder")
         pairs = [(inputs[0], Path(out))]
@@ -53,7 +55,51 @@ def output_paths(inputs: list[InputFile], out: str | None, suffix: str) -> list[
         raise UsageError(
             f"{one} and {other} would both be written to {target}; rename one or code them apart"
         )
+    if lost := overwritten(pairs):
+        raise UsageError(f"{lost}: is an input, and would be written over; name another place: -o")
     return pairs
+
+
+def names_file(out: str, suffix: str) -> bool:
+    """Whether ``-o`` names a file for a result, and not a folder for results.
+
+    Args:
+        out: as it was given.
+        suffix: of the results, with its dot; capitals do as well.
+
+    Raises:
+        UsageError: a file of another kind, or stdout.
+    """
+    if out == "-":
+        raise UsageError(f"-o -: nothing is written to stdout; name a {suffix} file or a folder")
+    if os.path.isdir(out):
+        return False
+    if out.lower().endswith(suffix):
+        return True
+    other = os.path.splitext(out)[1].lower()
+    if other in IMAGE_SUFFIXES | {".pics"}:
+        raise UsageError(
+            f"-o {out}: results are {suffix} files, not {other}; name one of those, or a folder: "
+            f"-o {out}/"
+        )
+    return False
+
+
+def overwritten(pairs: list[Pair]) -> Path | None:
+    """A target that is an input, by whatever name; None where there is none."""
+    there = [(target, known) for _, target in pairs if (known := _known_as(target))]
+    # Inputs are looked at only then: mostly nothing is there yet, and there may be millions.
+    inputs = {_known_as(item.path) for item, _ in pairs} if there else set()
+    return next((target for target, known in there if known in inputs), None)
+
+
+def _known_as(path: Path) -> tuple[int, int] | None:
+    """By what the system knows a file; None where there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def written_twice(pairs: Iterable[Pair]) -> tuple[Path, Path, Path] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from picsnet.cli import options
-from picsnet.cli.batch import Pair, Record, output_paths, run_all
+from picsnet.cli.batch import Pair, Record, names_file, output_paths, run_all
 from picsnet.errors import OutputError, PicsnetError, UsageError
 from picsnet.files import expand_inputs, read_file
 from picsnet.terminal import printable
@@ -36,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="OUT",
-        help="a .png file or a folder (default: beside each file, over nothing that is there)",
+        help="a .png file or a folder (default: beside each file; there, over nothing that is "
+        "there already)",
     )
     parser.add_argument(
         "--ckpt",
@@ -71,9 +73,10 @@ def run(args: argparse.Namespace) -> int:
 
     # A file is parsed before torch is loaded: where it is the only one and damaged, at once.
     receiver = _Receiver(args)
+    named = args.output is not None and names_file(args.output, ".png")
 
     def work(source: Path, target: Path) -> Record:
-        if args.output is None and target.exists():
+        if not named and os.path.exists(target) and _beside(source, target):
             # The photograph that was coded lies there, as likely as not.
             raise OutputError(f"{target}: is there already; name another place with -o")
         data = read_file(source)
@@ -107,6 +110,11 @@ def run(args: argparse.Namespace) -> int:
 
     workers = _workers(args, pairs)
     return run_all(pairs, work, _describe, args.json, args.quiet, workers)
+
+
+def _beside(source: Path, target: Path) -> bool:
+    """In one folder, whether or not -o named it."""
+    return os.path.realpath(source.parent) == os.path.realpath(target.parent)
 
 
 def _is_drawn(file: PicsFile, args: argparse.Namespace) -> bool:

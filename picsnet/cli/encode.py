@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -183,8 +184,15 @@ def _check_parts(folder: str, inputs: list[InputFile]) -> None:
     """Refuse pictures of one name: files beside pictures of two folders are two, their parts not.
 
     Raises:
-        UsageError: the parts of two would be written to one place.
+        UsageError: the parts of two would be written to one place, or parts among the inputs.
     """
+    full = {os.path.realpath(item.path.parent) for item in inputs}
+    for place in (_parts_folder(folder, item) for item in inputs):
+        if os.path.realpath(place) in full:
+            raise UsageError(
+                f"--save-parts {folder}: {place} holds inputs, which parts could be written over; "
+                "name another folder"
+            )
     if both := written_twice((item, _parts_folder(folder, item)) for item in inputs):
         one, other, place = both
         raise UsageError(

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from picsnet.cli.batch import Pair, Record, run_chunks
+from picsnet.cli.batch import Pair, Record, names_file, run_chunks
 from picsnet.cli.prompts import Prompter
 from picsnet.errors import PicsnetError, UsageError
 from picsnet.launching import find_processes, launcher
@@ -130,7 +130,7 @@ def _readable(work: Work, chunk: list[Pair], debug: bool) -> list[Record]:
 
 
 def _folder(args: argparse.Namespace) -> Path:
-    if args.output is None or (args.output.endswith(".pics") and not Path(args.output).is_dir()):
+    if args.output is None or names_file(args.output, ".pics"):
         raise UsageError(
             "--resume and several processes keep a manifest beside the files; name their folder: "
             "-o FOLDER"
