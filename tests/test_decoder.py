@@ -12,8 +12,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save_file
 
 from picsnet.decoder.diffusion import DiffusionDecoder, Drawing
+from picsnet.decoder.identity import signature
 from picsnet.decoder.spec import DecoderSettings, DecoderSpec
 from picsnet.errors import ModelError, PromptError
 from tests.conftest import drawn_map
@@ -255,6 +257,17 @@ def test_identity_survives_renaming_resaving_and_half_precision(
     assert not (tmp_path / "half" / "tokenizer" / "vocab.json").exists()
     half = decoder(tmp_path / "half", variant="fp16")
     assert half.identity(control=True) == expected
+
+
+def test_a_bfloat16_copy_is_another_decoder(tmp_path: Path) -> None:
+    """It keeps eight significant bits, float16 eleven; docs/format.md says so."""
+    values = torch.randn(64, generator=torch.Generator().manual_seed(0)).half()
+    signatures = []
+    for kind in (torch.float16, torch.float32, torch.bfloat16):
+        save_file({"norm.bias": values.to(kind)}, tmp_path / f"{kind}.safetensors")
+        signatures.append(signature([tmp_path / f"{kind}.safetensors"]))
+    half, single, brain = signatures
+    assert half == single != brain
 
 
 def test_a_controlnet_of_its_own_as_a_pickle(folder: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Which decoder a file was written for: twelve bits from its settings and weights.
 
-Equal for the same weights in another precision, in a re-saved copy, or under another name; another
-for a fine-tuned copy, another vocabulary or other settings. The rule is in docs/format.md.
+Equal for the same weights in float32 or float16, in a re-saved copy, or under another name; another
+for a fine-tuned copy, a bfloat16 one (it rounds more coarsely than float16), another vocabulary or
+other settings. The rule is in docs/format.md.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ def signature(files: list[Path]) -> str:
     """SHA-256 over the biases and norms of some files of weights, in hex.
 
     All tensors of one dimension, as little-endian float16, each hashed by itself and the hashes
-    sorted: names differ between versions of the libraries, and precisions between variants. They
-    are a thousandth of the weights, and any training changes them.
+    sorted: names differ between versions of the libraries, and float32 from float16 between
+    variants. They are a thousandth of the weights, and any training changes them.
 
     Raises:
         ModelError: a file is damaged.
