@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 
+from picsnet.cli import main
 from picsnet.decoder.diffusion import DiffusionDecoder, Drawing
 from picsnet.decoder.identity import signature
 from picsnet.decoder.spec import DecoderSettings, DecoderSpec
@@ -162,6 +163,26 @@ def test_prompts_that_do_not_fit_are_refused(shared: DiffusionDecoder) -> None:
         draw(shared, Drawing([99999], None))
     assert len(shared.tokenize("dog " * 200)) == shared.max_tokens < 75
     draw(shared, Drawing(shared.tokenize("dog " * 200), None))
+
+
+def test_a_prompt_that_is_no_utf8_is_told_in_a_line(
+    folder: Path, shared: DiffusionDecoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = "bad \udcff prompt"
+    with pytest.raises(PromptError, match="is not UTF-8 text"):
+        shared.tokenize(bad)
+    for key, words in {
+        "suffix": "suffix .*udcff prompt': is not",
+        "negative": "negative prompt 'bad .*: is not",
+    }.items():
+        mine = decoder(folder, dataclasses.replace(FAST, **{key: bad}))
+        with pytest.raises(PromptError, match=words):
+            draw(mine, Drawing([], None))
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
+    arguments = ["--mode", "pic", "--decoder", str(folder), "--candidates", "1", "--device", "cpu"]
+    assert main(["encode", str(tmp_path / "photo.png"), *arguments, "--prompt", bad]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("picsnet: error: prompt 'bad ")
 
 
 @pytest.mark.parametrize(

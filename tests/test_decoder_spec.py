@@ -81,6 +81,8 @@ def test_a_hub_id_may_name_its_revision() -> None:
         ("sd21-hed", ["scheduler=fast"], "one of unipc"),
         ("sd21-hed", ["steps=true"], "of type int"),
         ("sd21-hed", ["steps=["], "not valid YAML"),
+        ("sd21-hed", ['suffix="good \\ud800"'], "not valid YAML"),
+        ("sd21-hed", ["suffix=good \udcff"], "not valid YAML"),
         ("sd21-hed", ["negative=${a"], "not valid YAML"),
     ],
 )
@@ -100,6 +102,7 @@ def test_what_cannot_work_is_named(source: str, overrides: list[str], words: str
         ("pipeline: a/b\nsettings: {step: 3}\n", "nearest: steps"),
         ("pipeline: a/b\nsettings: 3\n", "settings is 3; it must hold a mapping"),
         ("pipeline: a/b\nspeed: fast\n", "speed is 'fast'; it must hold a mapping"),
+        ('pipeline: a/b\nsettings: {negative: "\\uDCFF"}\n', "not valid YAML"),
         ("pipeline: a/b\njudge: taste\n", "one of clip, colour"),
         ("pipeline: a/b\ncandidates: 40\n", "candidates is 40; it must be 1 to 32"),
         ("pipeline: a/b\ncandidates: many\n", "candidates"),

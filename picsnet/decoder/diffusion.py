@@ -143,9 +143,12 @@ class DiffusionDecoder:
         return int(self.tokenizer.model_max_length) - 2 - len(self._suffix)
 
     def tokenize(self, text: str) -> list[int]:
-        """Ids of a text without start and end, cut to `max_tokens`."""
-        ids = self.tokenizer(text, add_special_tokens=False).input_ids
-        return [int(i) for i in ids][: self.max_tokens]
+        """Ids of a text without start and end, cut to `max_tokens`.
+
+        Raises:
+            PromptError: UTF-8 cannot write it.
+        """
+        return self._ids_of(text)[: self.max_tokens]
 
     def untokenize(self, ids: Sequence[int]) -> str:
         """A text for people to read. Tokenised again it need not give the same ids."""
@@ -331,9 +334,17 @@ class DiffusionDecoder:
 
     @functools.cached_property
     def _suffix(self) -> list[int]:
-        return self._ids_of(f", {self.spec.settings.suffix}") if self.spec.settings.suffix else []
+        suffix = self.spec.settings.suffix
+        return self._ids_of(f", {suffix}", "suffix") if suffix else []
 
-    def _ids_of(self, text: str) -> list[int]:
+    def _ids_of(self, text: str, what: str = "prompt") -> list[int]:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            # A lone surrogate: Python makes one of a byte on the command line that is not UTF-8.
+            raise PromptError(
+                f"{what} {text!r}: is not UTF-8 text; write it again in UTF-8"
+            ) from None
         return [int(i) for i in self.tokenizer(text, add_special_tokens=False).input_ids]
 
     def _embeddings(self, prompts: Sequence[Sequence[int]]) -> Tensor:
@@ -346,7 +357,7 @@ class DiffusionDecoder:
                     f"{self.max_tokens}, ids below {len(self.vocabulary)}; shorten it"
                 )
             # An empty prompt leaves the suffix without its comma.
-            suffix = self._suffix if ids else self._ids_of(self.spec.settings.suffix)
+            suffix = self._suffix if ids else self._ids_of(self.spec.settings.suffix, "suffix")
             rows.append((*ids, *suffix))
         # Candidates of one picture have one prompt.
         distinct = list(dict.fromkeys(rows))
@@ -356,7 +367,7 @@ class DiffusionDecoder:
     @functools.cached_property
     def _negative(self) -> Tensor:
         """(1, 77, D) of the negative prompt."""
-        ids = self._ids_of(self.spec.settings.negative)
+        ids = self._ids_of(self.spec.settings.negative, "negative prompt")
         return self._embed_ids([ids[: self.tokenizer.model_max_length - 2]])
 
     def _embed_ids(self, rows: Sequence[Sequence[int]]) -> Tensor:
