@@ -32,6 +32,8 @@ MAX_TEXT_BYTES = 255
 MAX_SKETCH_BYTES = 4 * 2**20
 TEXT, SKETCH = 1, 2
 
+BytesLike = bytes | bytearray | memoryview
+
 _LIMITS = {TEXT: MAX_TEXT_BYTES, SKETCH: MAX_SKETCH_BYTES}
 _NAMES = {TEXT: "text", SKETCH: "sketch"}
 
@@ -114,7 +116,7 @@ class _Layout:
 
 
 def read(
-    data: bytes, *, name: str = "<bytes>", partial: bool = False, max_pixels: int | None = None
+    data: BytesLike, *, name: str = "<bytes>", partial: bool = False, max_pixels: int | None = None
 ) -> PicsFile:
     """Parse and verify a file.
 
@@ -131,6 +133,7 @@ def read(
         NotPicsFileError, UnsupportedVersionError, UnsupportedLayerError, ImageSizeError,
         TruncatedFileError, ChecksumError: as they say.
     """
+    data = as_bytes(data)
     layout = _layout(data, name)
     check_pixels(layout.width, layout.height, max_pixels, f"{name}:")
     if layout.damage is not None and not (partial and layout.layers):
@@ -144,6 +147,11 @@ def read(
         else:
             sketch = SketchLayer(body[:FINGERPRINT_BYTES], body[FINGERPRINT_BYTES:])
     return PicsFile(layout.width, layout.height, text, sketch, layout.missing)
+
+
+def as_bytes(data: BytesLike) -> bytes:
+    """A file that came as bytes of another kind; not the zeros that ``bytes`` makes of a number."""
+    return data if isinstance(data, bytes) else memoryview(data).tobytes()
 
 
 def check_pixels(width: int, height: int, most: int | None, what: str) -> None:
@@ -160,7 +168,7 @@ def check_pixels(width: int, height: int, most: int | None, what: str) -> None:
         )
 
 
-def layer_bytes(data: bytes, *, name: str = "<bytes>") -> dict[str, int]:
+def layer_bytes(data: BytesLike, *, name: str = "<bytes>") -> dict[str, int]:
     """Bytes of a whole file by what they are for; they sum to ``len(data)``.
 
     The candidate's number, 1 to 8 bits, shares the stream of the prompt and is counted there.
@@ -168,6 +176,7 @@ def layer_bytes(data: bytes, *, name: str = "<bytes>") -> dict[str, int]:
     Raises:
         BitstreamError: as `read`.
     """
+    data = as_bytes(data)
     layout = _layout(data, name)
     if layout.damage is not None:
         raise layout.damage

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from picsnet import shipped
-from picsnet.bitstream import PicsFile, SketchLayer, layer_bytes, read, write
+from picsnet.bitstream import BytesLike, PicsFile, SketchLayer, layer_bytes, read, write
 from picsnet.checkpoints import load_model
 from picsnet.clip import Clip
 from picsnet.codec import SketchCodec, SketchCodecs
@@ -294,10 +294,10 @@ class PICS:
         return [part.data for part in self.encode_parts(image, prompt)]
 
     @overload
-    def decode(self, data: bytes) -> Image.Image: ...
+    def decode(self, data: BytesLike) -> Image.Image: ...
     @overload
-    def decode(self, data: Sequence[bytes]) -> list[Image.Image]: ...
-    def decode(self, data: bytes | Sequence[bytes]) -> Image.Image | list[Image.Image]:
+    def decode(self, data: Sequence[BytesLike]) -> list[Image.Image]: ...
+    def decode(self, data: BytesLike | Sequence[BytesLike]) -> Image.Image | list[Image.Image]:
         """The photograph of a file, or those of several, at the originals' sizes.
 
         Several are drawn one by one, so that a picture does not depend on its company; pictures of
@@ -307,7 +307,7 @@ class PICS:
             BitstreamError: one of its subclasses says what is wrong with the file.
             ModelError, CheckpointError: a model cannot be had.
         """
-        if isinstance(data, bytes):
+        if isinstance(data, BytesLike):
             return Image.fromarray(self.decode_parts([data])[0].picture)
         return [Image.fromarray(part.picture) for part in self.decode_parts(data)]
 
@@ -331,7 +331,7 @@ class PICS:
 
     def decode_parts(
         self,
-        data: Sequence[bytes],
+        data: Sequence[BytesLike],
         *,
         names: Sequence[str] | None = None,
         partial: bool = False,

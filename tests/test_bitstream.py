@@ -50,6 +50,19 @@ def test_round_trip_and_accounting(file: PicsFile) -> None:
     assert overhead_bytes(parts) <= 16
 
 
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_bytes_of_another_kind_are_read_alike(kind: type) -> None:
+    data = write(BOTH)
+    file = read(kind(data))
+    assert file == BOTH
+    assert file.sketch is not None and type(file.text) is type(file.sketch.stream) is bytes
+    assert layer_bytes(kind(data)) == layer_bytes(data)
+    with pytest.raises(ChecksumError):
+        read(kind(data[:-1] + b"x"))
+    with pytest.raises(TypeError):
+        read(20)  # type: ignore[arg-type]
+
+
 def test_the_documents_example_is_true() -> None:
     text = (REPOSITORY / "docs" / "format.md").read_text()
     documented = re.search(r"<!-- example -->\n\s+([0-9a-f ]+)\n", text)

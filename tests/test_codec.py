@@ -36,6 +36,12 @@ def test_any_size_round_trips(codec: SketchCodec, size: tuple[int, int]) -> None
     assert decoded.shape == size and decoded.dtype == np.uint8
 
 
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_bytes_of_another_kind_decode_alike(codec: SketchCodec, kind: type) -> None:
+    data = codec.encode_map(drawn_map(64, 64, 0))
+    assert np.array_equal(codec.decode_map(kind(data)), codec.decode_map(data))
+
+
 def test_decoded_map_resembles_the_original(codec: SketchCodec) -> None:
     sketch = drawn_map(384, 384, seed=9)
     other = drawn_map(384, 384, seed=10)

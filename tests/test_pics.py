@@ -55,6 +55,8 @@ def test_a_photograph_comes_back_at_its_own_size(plain: picsnet.PICS) -> None:
     picture = plain.decode(data)
     assert picture.size == (120, 80) and picture.mode == "RGB"
     assert np.asarray(picture).std() > 5
+    # A frame of a network's or of mmap's is no bytes object.
+    assert plain.decode(bytearray(data)) == plain.decode([memoryview(data)])[0] == picture
 
 
 def test_a_codec_with_other_settings_shares_the_models(make: Any) -> None:
