@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from picsnet.ending import ended
 from picsnet.errors import PicsnetError
+from picsnet.terminal import escape_what_cannot_be_written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,4 +74,5 @@ def coder(sketcher: str, models: list[str]) -> SketchCoder:
 
 
 if __name__ == "__main__":
+    escape_what_cannot_be_written()
     sys.exit(main())

@@ -20,7 +20,7 @@ from picsnet.decoder.spec import MINI
 from picsnet.errors import PicsnetError
 from picsnet.files import atomic_write
 from picsnet.samples import SAMPLES
-from picsnet.terminal import print_error
+from picsnet.terminal import escape_what_cannot_be_written, print_error
 
 
 @dataclass(frozen=True)
@@ -168,4 +168,5 @@ def _render_row(p: Picture) -> str:
 
 
 if __name__ == "__main__":
+    escape_what_cannot_be_written()
     sys.exit(main())

@@ -25,6 +25,7 @@ from picsnet.cli import (
 )
 from picsnet.ending import ended
 from picsnet.errors import PicsnetError
+from picsnet.terminal import escape_what_cannot_be_written
 
 VERBS = (encode, decode, info, sketch, models, export, evaluate, report, serve, wandb_workspace)
 
@@ -67,4 +68,5 @@ def process(*verb: str) -> NoReturn:
     garbage: they are set aside first. What counts on being closed at the end is closed as ever.
     """
     atexit.register(gc.freeze)
+    escape_what_cannot_be_written()
     sys.exit(main([*verb, *sys.argv[1:]]))

@@ -31,7 +31,7 @@ from picsnet.mini.networks import (
 )
 from picsnet.mini.stages import read_stage, under
 from picsnet.shipped import SPEC_FILE
-from picsnet.terminal import print_error
+from picsnet.terminal import escape_what_cannot_be_written, print_error
 
 ACCOUNT = "training.json"
 """In the folder: how it was trained."""
@@ -170,4 +170,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    escape_what_cannot_be_written()
     sys.exit(main())

@@ -45,7 +45,7 @@ from picsnet.scale.manifest import (
 from picsnet.scale.settings import EncodeSettings
 from picsnet.scale.stores import Store
 from picsnet.scale.units import Job, Picture, UnitCoder
-from picsnet.terminal import print_error, printable
+from picsnet.terminal import escape_what_cannot_be_written, print_error, printable
 
 Files = Mapping[str, tuple[int, str]]
 """(bytes, version) by name, as `Store.files` gives them."""
@@ -439,4 +439,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    escape_what_cannot_be_written()
     sys.exit(main())
