@@ -20,6 +20,7 @@ from picsnet.config import (
 )
 from picsnet.ending import ended
 from picsnet.errors import DataError, FingerprintError, PicsnetError
+from picsnet.terminal import escape_what_cannot_be_written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -238,4 +239,5 @@ def _photos(
 
 
 if __name__ == "__main__":
+    escape_what_cannot_be_written()
     sys.exit(main())

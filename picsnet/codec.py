@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from picsnet.bitstream import PicsFile, SketchLayer, read, write
+from picsnet.bitstream import BytesLike, PicsFile, SketchLayer, read, write
 from picsnet.checkpoints import SketchModel, find_by_fingerprint, load_model
 from picsnet.entropy import (
     PRECISION,
@@ -149,7 +149,9 @@ class SketchCodec:
     def _points(self, x: Tensor) -> Tensor:
         return torch.full((len(x),), self.point, device=x.device)
 
-    def decode_map(self, data: bytes, name: str = "<bytes>", stages: Stages | None = None) -> Map:
+    def decode_map(
+        self, data: BytesLike, name: str = "<bytes>", stages: Stages | None = None
+    ) -> Map:
         """The map in a file.
 
         Returns:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -335,7 +336,7 @@ def find_config(name: str) -> Path:
     """
     named = (folder / file for folder in CONFIG_FOLDERS for file in (name, f"{name}.yaml"))
     for candidate in (Path(name), *named):
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # not Path's: a name may be too long to look up
             return candidate
     known = sorted({path.name for folder in CONFIG_FOLDERS for path in folder.glob("*.yaml")})
     near = difflib.get_close_matches(name, known, n=1)
@@ -447,7 +448,7 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> DictConfig:
     if parent is None:
         return own
     parent_path = path.parent / str(parent)
-    if not parent_path.is_file():
+    if not os.path.isfile(parent_path):
         raise ConfigError(f"{path}: inherits {parent}, which is not at {parent_path}")
     merged = OmegaConf.merge(_read_with_parents(parent_path, (*seen, path.resolve())), own)
     assert isinstance(merged, DictConfig)

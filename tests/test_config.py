@@ -151,6 +151,11 @@ def test_mse_leads_in_where_weights_begin_at_random(overrides: list[str], steps:
     assert config.distortion_warmup == steps
 
 
+def test_a_name_too_long_for_a_file_is_unknown_as_others_are() -> None:
+    with pytest.raises(ConfigError, match="no configuration 'aaa"):
+        load_config("a" * 300)
+
+
 def test_unknown_names_point_to_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"did you mean sketch_ntc_lambda0\.5\.yaml"):
         load_config("sketch_ntc_lamda0.5.yaml")
