@@ -357,6 +357,55 @@ def test_what_was_killed_before_its_row_is_no_result_of_the_option_before(
     assert decoded.read_bytes() == before
 
 
+def _killed(*args: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _tables(tmp_path: Path) -> set[str]:
+    run = tmp_path / "runs" / "small"
+    files = [run / "rows.csv", run / "summary.json", *(run / "compressai").glob("*")]
+    return {path.name for path in files if path.is_file()}
+
+
+@pytest.mark.parametrize("place", ["runner._end", "preparing.save_png"])
+def test_a_run_that_is_killed_under_another_option_does_not_look_finished(
+    tmp_path: Path, mean: Path, place: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert _evaluate(mean) == 0
+    whole = _tables(tmp_path)
+    assert len(whole) == 3
+    with monkeypatch.context() as killed:
+        killed.setattr(f"picsnet.evaluation.{place}", _killed)
+        assert _evaluate(mean, "dataset.resize=64") == 130
+    assert not _tables(tmp_path)
+    assert main(["report", str(tmp_path / "runs/small"), "-o", str(tmp_path / "report")]) == 1
+    assert "no finished evaluation" in capsys.readouterr().err
+    assert _evaluate(mean, "dataset.resize=64") == 0
+    assert _tables(tmp_path) == whole and set(_rows(tmp_path)["height"]) == {64}
+
+
+def test_a_run_that_is_killed_between_rows_and_summary_has_no_summary(
+    tmp_path: Path, mean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _evaluate(mean) == 0
+    monkeypatch.setattr("picsnet.evaluation.runner.save_summary", _killed)
+    assert _evaluate(mean, "measures.names=[psnr,colour_error]") == 130
+    assert _tables(tmp_path) == {"rows.csv"}
+
+
+def test_what_changes_no_picture_leaves_the_tables(
+    tmp_path: Path, mean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _evaluate(mean) == 0
+    whole = _tables(tmp_path)
+    assert _evaluate(mean, "codecs.WebP={kind: classical, codec: WEBP, points: [[500,4]]}") == 2
+    assert _tables(tmp_path) == whole
+    monkeypatch.setattr("picsnet.evaluation.runner._end", _killed)
+    assert _evaluate(mean) == 130
+    assert _tables(tmp_path) == whole
+
+
 def test_a_coded_file_of_another_size_than_its_rows_is_made_again(
     tmp_path: Path, mean: Path
 ) -> None:

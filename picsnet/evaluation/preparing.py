@@ -16,6 +16,7 @@ from picsnet.errors import DataError, ImageError, OutputError
 from picsnet.evaluation.config import DatasetConfig
 from picsnet.evaluation.datasets import find_dataset, resized
 from picsnet.evaluation.jobs import Picture
+from picsnet.evaluation.tables import withdraw_tables
 from picsnet.images import load_rgb, save_png
 from picsnet.terminal import print_error
 
@@ -75,8 +76,11 @@ def alone(run: Path) -> Iterator[None]:
 def prepare(config: DatasetConfig, run: Path) -> tuple[list[Picture], list[Failure]]:
     """The photographs of a dataset, resized and kept in the run's folder; broken ones apart.
 
+    The run's tables go before one is written, since they may tell of what was there.
+
     Raises:
         DataError: the dataset is not here, or none of its pictures can be read.
+        OutputError: the run's folder cannot be written to.
     """
     dataset = find_dataset(config.name, config.folder)
     pictures, failures = [], []
@@ -93,6 +97,7 @@ def prepare(config: DatasetConfig, run: Path) -> tuple[list[Picture], list[Failu
         kept = f"{ORIGINALS}/{name}.png"
         digest = hashlib.sha256(original.tobytes() + repr(original.shape).encode()).hexdigest()
         if not _holds(run / kept, original):
+            withdraw_tables(run)
             save_png(original, run / kept)
         pictures.append(Picture(name, kept, digest))
     if not pictures:

@@ -16,9 +16,9 @@ from typing import Any
 import pandas as pd
 
 from picsnet.errors import DataError
+from picsnet.evaluation.tables import ROWS
 from picsnet.files import atomic_write, read_file
 
-ROWS = "rows.csv"
 LAYER_PREFIX = "bytes_"
 
 

@@ -18,7 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from picsnet.evaluation.points import Point
 from picsnet.evaluation.preparing import Failure, alone, prepare
 from picsnet.evaluation.rows import Row, save_rows
 from picsnet.evaluation.summary import save_summary, summarise
+from picsnet.evaluation.tables import withdraw_tables
 from picsnet.evaluation.tracking import track
 from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
 from picsnet.images import load_rgb
@@ -98,7 +99,7 @@ def evaluate(config: EvaluationConfig, debug: bool = False) -> Report | None:
     interrupt = _Interrupt()
     trainer = _trainer(config, [_Progress(), interrupt])
     with contextlib.ExitStack() as held:
-        begun = _Begun([], [])
+        begun = _Begun()
         if trainer.is_global_zero:
             try:
                 held.enter_context(alone(run))
@@ -106,7 +107,7 @@ def evaluate(config: EvaluationConfig, debug: bool = False) -> Report | None:
             except PicsnetError as error:
                 if launcher() is None and config.num_nodes == 1:
                     raise
-                begun = _Begun([], [], error)  # the others wait already, and are to hear of it
+                begun = _Begun(problem=error)  # the others wait already, and are to hear of it
         module = _Coding(config, begun, run, debug)
         with interrupt.told():
             trainer.predict(module, return_predictions=False)
@@ -122,12 +123,15 @@ class _Begun:
 
     Attributes:
         jobs: all.
+        order: their numbers: those to code first, so that what a lost process left is shared by
+            all.
         failures: pictures that cannot be read.
         problem: why nothing can be evaluated, or None.
     """
 
-    jobs: list[Job]
-    failures: list[Failure]
+    jobs: list[Job] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
     problem: PicsnetError | None = None
 
 
@@ -137,7 +141,12 @@ def _begin(config: EvaluationConfig, run: Path) -> _Begun:
         expand_inputs(references, IMAGE_SUFFIXES)  # they are read last: a mistake is told first
     save_description(OmegaConf.create(asdict(config)), run)
     pictures, failures = prepare(config.dataset, run)
-    return _Begun(_jobs(config, pictures), failures)
+    jobs = _jobs(config, pictures)
+    coded = [done(job, run) is not None for job in jobs]
+    if not all(coded):  # then pictures change that the tables of an earlier start tell of
+        withdraw_tables(run)
+    order = sorted(range(len(jobs)), key=lambda number: coded[number])
+    return _Begun(jobs, order, failures)
 
 
 def _end(
@@ -146,8 +155,9 @@ def _end(
     likenesses = [*module.pictures, *module.sketches]
     rows, coding_failures = _gather(module.jobs, run, config, likenesses)
     failures = [*failures, *coding_failures]
-    save_rows(rows, run)
     summary = summarise(config, rows, failures, run, module.left_out)
+    withdraw_tables(run)  # or, between the two, an earlier summary would seem to be of these rows
+    save_rows(rows, run)
     save_summary(summary, run)
     if rows:
         track(config, rows, summary, run)
@@ -211,7 +221,7 @@ class _Coding(L.LightningModule):
     def __init__(self, config: EvaluationConfig, begun: _Begun, run: Path, debug: bool) -> None:
         super().__init__()
         self.settings, self.run, self.debug = config, run, debug
-        self.jobs, self.problem = begun.jobs, begun.problem
+        self.jobs, self.order, self.problem = begun.jobs, begun.order, begun.problem
         self.warm: dict[tuple[str, str], str] = {}  # why a point cannot be used, or nothing
         self.points: dict[tuple[str, str], Point] = {}
         self.left_out: dict[str, str] = {}
@@ -219,25 +229,21 @@ class _Coding(L.LightningModule):
         self.sketches: list[Likeness] = []
 
     def predict_dataloader(self) -> DataLoader[int]:
-        """Numbers of jobs: those to code first, so that what a lost process left is shared by all.
+        """Numbers of jobs.
 
-        One process looks for all: others may have done some by the time that a late one looks. The
-        jobs are its own too, and so are the codecs: other machines may have their weights at other
-        times, and would choose another decoder.
+        One process looked for all: others may have done some by the time that a late one looks.
+        The jobs are its own too, and so are the codecs: other machines may have their weights at
+        other times, and would choose another decoder.
 
         Raises:
             PicsnetError: it found that nothing can be evaluated.
         """
-        order: list[int] = []
-        if self.trainer.is_global_zero:
-            coded = [done(job, self.run) is not None for job in self.jobs]
-            order = sorted(range(len(coded)), key=lambda number: coded[number])
-        said = (self.problem, order, self.jobs, self.settings.codecs)
-        self.problem, order, self.jobs, codecs = self.trainer.strategy.broadcast(said)
+        said = (self.problem, self.order, self.jobs, self.settings.codecs)
+        self.problem, self.order, self.jobs, codecs = self.trainer.strategy.broadcast(said)
         if self.problem is not None:
             raise self.problem
         self.settings = replace(self.settings, codecs=codecs)
-        return DataLoader(order, batch_size=1)  # type: ignore[arg-type]
+        return DataLoader(self.order, batch_size=1)  # type: ignore[arg-type]
 
     def on_predict_start(self) -> None:
         device = str(self.device)

@@ -43,10 +43,9 @@ from picsnet.evaluation.config import EvaluationConfig, MeasuresConfig
 from picsnet.evaluation.measures import MEASURES, OPTIONS, Measure, with_lpips_network
 from picsnet.evaluation.preparing import Failure
 from picsnet.evaluation.rows import Row
+from picsnet.evaluation.tables import COMPRESSAI, SUMMARY
 from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs, slug
 
-SUMMARY = "summary.json"
-COMPRESSAI = "compressai"
 _COMPRESSAI_NAMES = {"psnr": "psnr-rgb", "ms_ssim": "ms-ssim-rgb"}
 _SETS = ("fid", "kid", "fid_patches", "kid_patches")
 
@@ -144,9 +143,7 @@ def _failed(row: Row, failures: Sequence[Failure]) -> bool:
 
 
 def save_summary(summary: Mapping[str, Any], run: Path) -> None:
-    """``summary.json`` and one file a codec in CompressAI's shape; earlier codecs' files go."""
-    with atomic_write(run / SUMMARY) as part:
-        part.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    """One file a codec in CompressAI's shape, less earlier codecs', and ``summary.json``, last."""
     by_codec: dict[str, list[dict[str, Any]]] = {}
     for point in summary["points"]:
         by_codec.setdefault(point["codec"], []).append(point)
@@ -158,6 +155,8 @@ def save_summary(summary: Mapping[str, Any], run: Path) -> None:
     for path in (run / COMPRESSAI).glob("*.json"):
         if path.name not in written:
             path.unlink(missing_ok=True)
+    with atomic_write(run / SUMMARY) as part:
+        part.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
 def in_compressai_shape(

@@ -19,8 +19,8 @@ from PIL import Image
 from picsnet import shipped
 from picsnet.errors import ImageError
 from picsnet.evaluation.config import EvaluationConfig
-from picsnet.evaluation.rows import ROWS, Row
-from picsnet.evaluation.summary import SUMMARY
+from picsnet.evaluation.rows import Row
+from picsnet.evaluation.tables import ROWS, SUMMARY
 from picsnet.files import atomic_write, slug
 from picsnet.images import load_rgb
 from picsnet.training.wandb_run import beginning, wandb_id, wandb_mode

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from picsnet.errors import DataError, UsageError
-from picsnet.evaluation.rows import LAYER_PREFIX, ROWS
-from picsnet.evaluation.summary import SUMMARY
+from picsnet.evaluation.rows import LAYER_PREFIX
+from picsnet.evaluation.tables import ROWS, SUMMARY
 from picsnet.files import read_file
 
 
