@@ -430,6 +430,28 @@ def test_a_measure_that_fails_on_what_was_coded_before_is_told(tmp_path: Path, m
     assert not _summary(tmp_path)["warnings"]  # it is not too small
 
 
+def test_a_measure_that_fails_costs_neither_the_picture_nor_other_measures(
+    tmp_path: Path, mean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(original: Any, decoded: Any) -> float:
+        raise RuntimeError("no memory")
+
+    names = "measures.names=[psnr,colour_error,ms_ssim]"
+    with monkeypatch.context() as broken:
+        broken.setattr("picsnet.evaluation.likeness.psnr", breaks)
+        assert _evaluate(mean, names) == 1
+    (failure,) = _failures(tmp_path)
+    assert failure["picture"] == "*" and failure["measures"] == ["psnr"]
+    assert failure["reason"].startswith("measure psnr: RuntimeError: no memory; ")
+    before = _rows(tmp_path)
+    assert len(before) == 2 and before["colour_error"].notna().all() and "psnr" not in before
+    monkeypatch.setattr("picsnet.evaluation.likeness.colour_error", breaks)  # it is there
+    assert _evaluate(mean, names) == 0
+    after = _rows(tmp_path)
+    pd.testing.assert_frame_equal(after.drop(columns="psnr"), before)  # times too
+    assert after["psnr"].notna().all()
+
+
 def test_a_value_that_was_made_with_something_else_is_not_reported(
     tmp_path: Path, mean: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from picsnet.evaluation.config import DatasetConfig, EvaluationConfig, MeasuresConfig
+from picsnet.evaluation.preparing import Failure
 from picsnet.evaluation.rows import Row, save_rows
 from picsnet.evaluation.summary import in_compressai_shape, markdown, save_summary, summarise
 from picsnet.images import save_png
@@ -56,14 +58,18 @@ def _codec(codec: str, *, without: str = "") -> list[Row]:
 
 
 def _summary(
-    tmp_path: Path, rows: list[Row], *names: str, left_out: dict[str, str] | None = None
+    tmp_path: Path,
+    rows: list[Row],
+    *names: str,
+    left_out: dict[str, str] | None = None,
+    failures: Sequence[Failure] = (),
 ) -> dict[str, Any]:
     config = EvaluationConfig(
         name="small",
         dataset=DatasetConfig(name="mine"),
         measures=MeasuresConfig(names=list(names), resamples=0),
     )
-    return summarise(config, rows, [], tmp_path, left_out or {})
+    return summarise(config, rows, failures, tmp_path, left_out or {})
 
 
 def test_a_measures_rate_is_over_the_pictures_that_have_it(tmp_path: Path) -> None:
@@ -149,6 +155,13 @@ def test_pictures_that_are_too_small_are_counted_once(tmp_path: Path) -> None:
 def test_a_measure_that_all_pictures_are_too_small_for_is_told_of(tmp_path: Path) -> None:
     summary = _summary(tmp_path, [_row("small", "A", "q", 9, psnr=20.0)], "psnr", "ms_ssim")
     (warning,) = summary["warnings"]
+    assert warning.startswith("ms_ssim: 1 of 1 pictures")
+
+
+def test_pictures_that_another_measure_failed_on_are_counted_too(tmp_path: Path) -> None:
+    rows = [_row("small", "A", "q", 9)]
+    failures = [Failure("*", "A", "q", "measure psnr: no memory", ("psnr",))]
+    (warning,) = _summary(tmp_path, rows, "psnr", "ms_ssim", failures=failures)["warnings"]
     assert warning.startswith("ms_ssim: 1 of 1 pictures")
 
 

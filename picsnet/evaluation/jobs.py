@@ -1,9 +1,9 @@
 """One job: a picture by a point, from the picture to the row on disk.
 
-    original.png -> encode -> file on disk -> decode -> decoded.png -> measures -> row.json
+    original.png -> encode -> file on disk -> decode -> decoded.png -> row.json -> measures in it
 
-The row goes first and is written last, so a job is done or was never begun, whenever a run is
-killed.
+The row goes first and is written after the pictures, so a job is coded or was never begun, whenever
+a run is killed; measures that it lacks are taken at the next start.
 """
 
 from __future__ import annotations
@@ -181,10 +181,14 @@ def _check(job: Job, encoded: Encoded, decoded: Decoded, original: Pixels, size:
 
 def measure(
     record: Record, run: Path, of_pictures: Sequence[Likeness], of_sketches: Sequence[Likeness]
-) -> Record:
+) -> tuple[Record, dict[str, Exception]]:
     """The record with all measures, of which those that it has already are kept.
 
     Pictures are read back from the run's folder, so a measure may come years after the coding.
+
+    Returns:
+        The record, and why a measure could not be taken, by its name: others' libraries raise what
+        they like. What the record has of such a one is as it was.
     """
     row = record.row
     pairs = (
@@ -192,15 +196,24 @@ def measure(
         (of_sketches, row.sketch, row.decoded_sketch, load_grey),
     )
     measures, made_with = dict(row.measures), dict(record.made_with)
+    failed: dict[str, Exception] = {}
     for likenesses, before, after, load in pairs:
         missing = [one for one in likenesses if made_with.get(one.name) != one.made_with]
         if not missing or before is None or after is None:
             continue
-        a, b = load(run / before), load(run / after)
+        try:
+            a, b = load(run / before), load(run / after)
+        except Exception as error:
+            failed |= {likeness.name: error for likeness in missing}
+            continue
         for likeness in missing:
-            value = likeness.compare(a, b)
+            try:
+                value = likeness.compare(a, b)
+            except Exception as error:
+                failed[likeness.name] = error
+                continue
             measures.pop(likeness.name, None)
             if value is not None:
                 measures[likeness.name] = value
             made_with[likeness.name] = likeness.made_with
-    return Record(record.key, made_with, replace(row, measures=measures))
+    return Record(record.key, made_with, replace(row, measures=measures)), failed

@@ -31,12 +31,14 @@ class Failure:
         picture: its name, or ``*`` where it is all of a point's.
         codec, setting: empty where the picture itself cannot be read.
         reason: one line.
+        measures: that could not be taken of what was coded; none where it could not be coded.
     """
 
     picture: str
     codec: str
     setting: str
     reason: str
+    measures: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from picsnet.errors import ConfigError, PicsnetError
 from picsnet.evaluation import likeness
 from picsnet.evaluation.codecs import make_points
 from picsnet.evaluation.config import EvaluationConfig
-from picsnet.evaluation.jobs import Job, Picture, code, done, make_jobs, measure
+from picsnet.evaluation.jobs import ROW, Job, Picture, code, done, make_jobs, measure
 from picsnet.evaluation.likeness import Likeness
 from picsnet.evaluation.measures import MEASURES
 from picsnet.evaluation.points import Point
@@ -261,24 +261,37 @@ class _Coding(L.LightningModule):
 
     def predict_step(self, batch: torch.Tensor, batch_idx: int) -> None:
         job = self.jobs[int(batch)]
-        failure = self.run / job.folder / FAILURE
+        path = self.run / job.folder / FAILURE
         try:
             with torch.enable_grad():
-                self._do(job)
+                failed = self._do(job)
+            reason = self._not_measured(failed)
         except Exception as error:
-            why = Failure(job.picture.name, job.codec, job.setting, self._reason(error))
-            with atomic_write(failure) as part:
-                part.write_text(json.dumps(asdict(why)) + "\n", encoding="utf-8")
-        else:
-            failure.unlink(missing_ok=True)
+            failed, reason = {}, self._reason(error)
+        if not reason:
+            path.unlink(missing_ok=True)
+            return
+        why = Failure(job.picture.name, job.codec, job.setting, reason, tuple(failed))
+        with atomic_write(path) as part:
+            part.write_text(json.dumps(asdict(why)) + "\n", encoding="utf-8")
 
-    def _do(self, job: Job) -> None:
-        path = self.run / job.folder / "row.json"
+    def _do(self, job: Job) -> dict[str, Exception]:
+        """Code and measure what is not; why measures could not be taken, by their names."""
+        path = self.run / job.folder / ROW
         record = done(job, self.run)
         if record is None:
             record = code(job, self._ready(job), self.run)
-        measured = measure(record, self.run, self.pictures, self.sketches)
+            record.save(path)  # coding takes longest: what fails from here on does not cost it
+        measured, failed = measure(record, self.run, self.pictures, self.sketches)
         measured.save(path)
+        return failed
+
+    def _not_measured(self, failed: Mapping[str, Exception]) -> str:
+        """In one line, or nothing; measures that failed alike are told of together."""
+        names: dict[str, list[str]] = {}
+        for name, error in failed.items():
+            names.setdefault(self._reason(error), []).append(name)
+        return "; ".join(f"measure {', '.join(some)}: {why}" for why, some in names.items())
 
     def _ready(self, job: Job) -> Point:
         """The point of a job with its models loaded, so that times are of coding alone."""
@@ -425,20 +438,25 @@ def _gather(
             }
             rows.append(replace(record.row, measures=kept))
         if path.is_file():
-            failures.append(Failure(**json.loads(path.read_text(encoding="utf-8"))))
+            failures.append(_load_failure(path))
         elif record is None:
             failures.append(Failure(job.picture.name, job.codec, job.setting, UNKNOWN))
     return rows, _merged(failures, len({job.picture.name for job in jobs}))
 
 
+def _load_failure(path: Path) -> Failure:
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    return Failure(**{**plain, "measures": tuple(plain.get("measures", ()))})
+
+
 def _merged(failures: list[Failure], pictures: int) -> list[Failure]:
-    merged: dict[tuple[str, str, str], list[Failure]] = {}
+    merged: dict[Failure, list[Failure]] = {}
     for failure in failures:
-        merged.setdefault((failure.codec, failure.setting, failure.reason), []).append(failure)
+        merged.setdefault(replace(failure, picture="*"), []).append(failure)
     result = []
-    for (codec, setting, reason), some in merged.items():
+    for of_all, some in merged.items():
         if len(some) == pictures:
-            result.append(Failure("*", codec, setting, reason))
+            result.append(of_all)
         else:
             result += some
     return result

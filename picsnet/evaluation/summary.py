@@ -6,7 +6,7 @@
      "dataset": {"name": "kodak", "pictures": 24, "resize": 512, "references": "..."},
      "left_out": {"lpips": "why"},            measures that could not be had
      "warnings": ["..."],
-     "failures": [{"picture", "codec", "setting", "reason"}],
+     "failures": [{"picture", "codec", "setting", "reason", "measures"}],
      "measures": {"psnr": {"label", "unit", "higher_is_better", "scope", "weights",
                            "made_with"}},            options; null if of an earlier start
      "points": [{"codec", "setting", "lmbda", "pictures",
@@ -127,17 +127,19 @@ def _too_small(name: str, rows: Sequence[Row], failures: Sequence[Failure]) -> l
     """Pictures that have no value of a measure that was taken of them."""
     of_sketches = MEASURES[name].scope == "sketch"
     coded = [row for row in rows if (row.decoded_sketch if of_sketches else row.decoded)]
-    taken = [row for row in coded if not _failed(row, failures)]
+    taken = [row for row in coded if not _failed(row, name, failures)]
     lack = {row.picture for row in taken if name not in row.measures}
     count = len({row.picture for row in taken})
     few = f"{name}: {len(lack)} of {count} pictures are too small for it and not in its means"
     return [few] if lack else []
 
 
-def _failed(row: Row, failures: Sequence[Failure]) -> bool:
-    """Whether a picture that was coded could not be measured."""
+def _failed(row: Row, name: str, failures: Sequence[Failure]) -> bool:
+    """Whether a measure could not be taken of a picture that was coded."""
     return any(
-        (one.codec, one.setting) == (row.codec, row.setting) and one.picture in (row.picture, "*")
+        (one.codec, one.setting) == (row.codec, row.setting)
+        and one.picture in (row.picture, "*")
+        and (not one.measures or name in one.measures)
         for one in failures
     )
 
