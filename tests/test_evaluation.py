@@ -51,6 +51,7 @@ logging: {{wandb: disabled}}
 codecs: {{mean colour: {{kind: mean-colour}}}}
 """
 SECONDS = ["encode_seconds", "decode_seconds"]
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="it is no mistake on a GPU")
 
 
 @pytest.fixture
@@ -170,12 +171,20 @@ def test_a_codec_that_cannot_be_had_is_one_failure(tmp_path: Path, photos: Path)
     ("override", "words"),
     [
         ("codecs.WebP.kind=magic", "magic"),
+        ("codecs.WebP.kind=[]", "kind is []"),
         ("codecs.WebP.qualities=[1]", "qualities"),
         ("codecs.WebP.points=[[5.5,4]]", "quality 5.5 is not a whole number"),
         ("codecs.WebP.points=[[500,4]]", "quality 500 is not a whole number from 0 to 100"),
         ("measures.names=[psnrr]", "psnrr"),
         ("dataset.folder=[/nowhere]", "/nowhere"),
+        ("codecs.WebP.points=[[10,.inf]]", "codecs.WebP.points"),
         ("dataset.resize=3", "dataset.resize"),
+        ("devices=foo", "devices=foo"),
+        pytest.param("devices=-1", "devices=-1", marks=WITHOUT_GPU),
+        ("accelerator=foo", "accelerator=foo"),
+        ("accelerator=tpu", "accelerator=tpu"),
+        pytest.param("accelerator=gpu", "accelerator=gpu", marks=WITHOUT_GPU),
+        ("strategy=foo", "strategy=foo"),
         ("measures.smallest_set=1", "measures.smallest_set"),
         ("seed=-1", "seed is -1"),
         ("nonsense=1", "nonsense"),

@@ -209,7 +209,7 @@ def _classical_points(label: str, config: ClassicalConfig) -> list[Point]:
         )
     try:
         chosen = [ClassicalPoint(config.codec, point[0], int(point[1])) for point in config.points]
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise ConfigError(
             f"codecs.{label}.points: must be [[quality, downscale], ...] ({error})"
         ) from None

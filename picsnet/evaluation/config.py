@@ -254,7 +254,7 @@ def load_evaluation(name: str, overrides: list[str] | None = None) -> Evaluation
     for label, options in config.codecs.items():
         where = f"{path}: codecs.{label}"
         kind = options.get("kind") if isinstance(options, dict) else None
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ConfigError(f"{where}: kind is {kind!r}; it must be one of {', '.join(KINDS)}")
         node = OmegaConf.create(options)
         assert isinstance(node, DictConfig)

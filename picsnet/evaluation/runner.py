@@ -24,6 +24,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 from PIL import Image
@@ -192,16 +193,29 @@ def _trainer(config: EvaluationConfig, callbacks: list[Callback]) -> L.Trainer:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*num_workers.*")
     warnings.filterwarnings("ignore", message=".*predict returned None.*")
-    return L.Trainer(
-        accelerator=config.accelerator,
-        **_spread(config),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        inference_mode=False,  # prompts are found by gradients
-        callbacks=callbacks,
-    )
+    try:
+        return L.Trainer(
+            accelerator=config.accelerator,
+            **_spread(config),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            inference_mode=False,  # prompts are found by gradients
+            callbacks=callbacks,
+        )
+    except (
+        ImportError,  # of an accelerator whose package is not installed
+        MisconfigurationException,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ConfigError(
+            f"accelerator={config.accelerator} devices={config.devices} "
+            f"num_nodes={config.num_nodes} strategy={config.strategy}: not on this machine "
+            f"({' '.join(str(error).split())[:160]}); leave them out to have what it has"
+        ) from None
 
 
 def _spread(config: EvaluationConfig) -> dict[str, Any]:
