@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -215,3 +216,11 @@ def test_the_table_tells_small_values_apart(tmp_path: Path) -> None:
     ]
     table = markdown(_summary(tmp_path, rows, "psnr"))
     assert "| 0.0022 |" in table and "| 0.0025 |" in table
+
+
+def test_names_keep_to_their_cells_in_the_table(tmp_path: Path) -> None:
+    rows = [_row("one", "a|b", "c\\|d\n\x1b[2Je", 9, psnr=20.0)]
+    head, rule, line = markdown(_summary(tmp_path, rows, "psnr")).split("\n")
+    cells = re.findall(r"((?:\\.|[^|\\])+)\|", line)  # a backslash takes the next one with it
+    assert len(cells) == head.count("|") - 1 == rule.count("|") - 1
+    assert [cell.strip() for cell in cells[:2]] == [r"a\|b", r"c\\\|d\\n\\x1b[2Je"]

@@ -45,6 +45,7 @@ from picsnet.evaluation.preparing import Failure
 from picsnet.evaluation.rows import Row
 from picsnet.evaluation.tables import COMPRESSAI, SUMMARY
 from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs, slug
+from picsnet.terminal import printable
 
 _COMPRESSAI_NAMES = {"psnr": "psnr-rgb", "ms_ssim": "ms-ssim-rgb"}
 _SETS = ("fid", "kid", "fid_patches", "kid_patches")
@@ -407,8 +408,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for point in summary["points"]:
         cells = [
-            point["codec"],
-            point["setting"],
+            _text_cell(point["codec"]),
+            _text_cell(point["setting"]),
             f"{point['bytes']:.0f}",
             f"{point['bpp']['mean']:.4f}",
             *(_cell(point["measures"].get(name)) for name in names),
@@ -417,6 +418,11 @@ def markdown(summary: Mapping[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _text_cell(text: str) -> str:
+    """A name as its cell shows it: in it, a bar would end the cell and a line feed the table."""
+    return printable(text).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _cell(value: Mapping[str, float] | None) -> str:
