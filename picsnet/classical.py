@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class ClassicalPoint:
     Attributes:
         codec: one of CODECS.
         quality: 0..100 as Pillow takes it, whole; for JPEG2000 the rate to aim at, in bits per
-            original pixel.
+            original pixel, above 0.
         downscale: both sides are coded at 1 / downscale.
     """
 
@@ -81,6 +82,10 @@ class ClassicalPoint:
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
             raise ValueError(f"unknown codec {self.codec!r}")
+        if self.codec == "JPEG2000" and not 0 < self.quality < math.inf:
+            raise ValueError(
+                f"quality {self.quality:g} of JPEG2000 is no rate above 0, in bits per pixel"
+            )
         if self.codec != "JPEG2000" and not (0 <= self.quality <= 100 and self.quality % 1 == 0):
             raise ValueError(f"quality {self.quality:g} is not a whole number from 0 to 100")
         if self.downscale not in DOWNSCALES:

@@ -137,6 +137,12 @@ def test_unknown_codecs_and_scales_are_refused() -> None:
         ClassicalPoint("JPEG", 1, 3)
 
 
+@pytest.mark.parametrize("quality", [0, -0.1, float("nan"), float("inf")])
+def test_jpeg2000_is_told_a_rate(quality: float) -> None:
+    with pytest.raises(ValueError, match=f"quality {quality:g} of JPEG2000 is no rate"):
+        ClassicalPoint("JPEG2000", quality)
+
+
 def test_grid_covers_ultra_low_rates() -> None:
     sketch = drawn_map(512, 768, seed=7, lines=80)
     for codec in available_codecs():
