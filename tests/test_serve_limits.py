@@ -25,8 +25,10 @@ from starlette.types import Message
 from benchmarks.service import Service, settle
 from picsnet.bitstream import PicsFile, SketchLayer, write
 from picsnet.cli import main
+from picsnet.errors import ImageError
 from picsnet.serve.app import make_app
 from picsnet.serve.edge import Edge
+from picsnet.serve.engine import Engine
 from picsnet.serve.metrics import Metrics
 from picsnet.serve.pool import Pool
 from picsnet.serve.settings import Limits, Models
@@ -141,6 +143,21 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(service: Service) ->
         f"{service.address}/v1/encode", files={"file": bytes(2**19)}, data={"mode": "sketch"}
     )
     assert form.status_code == 413 and "0.25 MiB" in form.json()["error"]
+
+
+@pytest.mark.parametrize("decoder", ["none", "miniature"])
+def test_the_least_limit_of_pixels_lets_it_start(decoder: str, miniature_decoder: Path) -> None:
+    name = str(miniature_decoder) if decoder == "miniature" else decoder
+    settings = ("size=128", "steps=1") if decoder == "miniature" else ()
+    engine = Engine(Models(None, name, settings, prompt_from="none", max_pixels=256))
+    asked = {"quality": None, "mode": "sketch", "parts": False}
+    _, files = engine.encode(png(photograph(0, (16, 16))), asked)
+    figures, _ = engine.decode(
+        files["pics"], {"sketch_only": True, "partial": False, "parts": False}
+    )
+    assert (figures["width"], figures["height"]) == (16, 16)
+    with pytest.raises(ImageError, match="272 pixels"):
+        engine.encode(png(photograph(0, (17, 16))), asked)
 
 
 def test_a_body_that_dawdles_is_refused(service: Service) -> None:

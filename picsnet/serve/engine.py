@@ -9,6 +9,7 @@ Runs in a worker, a process of its own (`picsnet.serve.worker`).
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,8 +228,9 @@ class Engine:
 
     def _warm(self) -> None:
         """The first request waits for nothing that a later one does not."""
-        ramp = np.linspace(0, 255, 64, dtype=np.uint8)
-        rgb = np.broadcast_to(ramp[None, :, None], (64, 64, 3))
+        side = min(64, math.isqrt(self._max_pixels))  # the least limit is the least picture, 16x16
+        ramp = np.linspace(0, 255, side, dtype=np.uint8)
+        rgb = np.broadcast_to(ramp[None, :, None], (side, side, 3))
         options = {"quality": None, "prompt": None, "candidates": 1, "parts": False}
         modes = ["sketch"] if self._pics is None else ["sketch", "pics"]
         for mode in modes:
