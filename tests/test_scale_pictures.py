@@ -105,6 +105,15 @@ def test_only_what_has_changed_is_done_again(
     assert done == {"bad.pics", "map01.pics", "map05.pics", "map07.pics"}
     assert not list(out.glob(".*"))
 
+    (pictures / "map01.png").write_bytes(b"no picture")
+    assert encode(pictures, out, "--resume", "-q") == 1
+    left = files(out)
+    assert left == {name: when for name, when in after.items() if name != "map01.pics"}
+    shutil.copy(pictures / "map02.png", pictures / "map01.png")
+    assert encode(pictures, out, "--resume", "-q") == 0
+    after = files(out)
+    assert after.items() > left.items()
+
     # Another setting makes other files of all; another folder's stay where they are.
     assert encode(pictures / "more", out, "--resume", "--effort", "1") == 0
     assert "3 pictures, 3 coded now" in capsys.readouterr().out

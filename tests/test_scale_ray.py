@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from picsnet.errors import DataError, UsageError
+from picsnet.errors import DataError, OutputError, UsageError
 from picsnet.files import beside
 from picsnet.scale import stores
 from picsnet.scale.manifest import MANIFEST, PARTS, from_lines
@@ -96,6 +96,19 @@ def test_errors_are_records(coder: UnitCoder, tmp_path: Path) -> None:
     assert "gone.png" in records[1]["error"] and records[1]["bytes"] is None
 
 
+def test_what_was_made_of_a_picture_goes_before_its_failure_is_proved(
+    coder: UnitCoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coder.code(0, pictures(1, 2))
+    store, broken = coder.destination, Picture("gone.png", "map01.pics", "v2")
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match=r"map01\.pics"):
+        patch.setattr(store._files, "rm_file", lambda path: 1 / 0)
+        coder.code(1, [broken])
+    assert store.read_if_there(f"{PARTS}/7-00000001.jsonl") is None
+    (record,) = coder.code(1, [broken])
+    assert record["status"] == "error" and set(files(tmp_path / "out")) == {"map02.pics"}
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_store_writes_whole_files_and_tells_versions(
     whole: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -113,6 +126,9 @@ def test_a_store_writes_whole_files_and_tells_versions(
     assert store.files()["a/b.bin"][1] != first["a/b.bin"][1]
     store.delete_folder("manifest.parts", first)
     assert set(store.files()) == {"a/b.bin"}
+    for _ in range(2):  # the second time it is gone already
+        store.delete("a/b.bin")
+        assert store.files() == {}
     with pytest.raises(DataError, match="nowhere"):
         store.read("nowhere")
 

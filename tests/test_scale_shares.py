@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -15,9 +16,9 @@ import torch
 from picsnet.errors import OutputError, PicsnetError
 from picsnet.files import InputFile
 from picsnet.scale import settings
-from picsnet.scale.manifest import LOCK, MANIFEST, Outcome, from_lines, merge_folder
+from picsnet.scale.manifest import LOCK, MANIFEST, Journal, Outcome, from_lines, merge_folder
 from picsnet.scale.settings import EncodeSettings
-from picsnet.scale.sharding import Notebook, Pair, encode_shares
+from picsnet.scale.sharding import Notebook, OrphanedError, Pair, encode_shares
 from tests.vectors import FOLDER as VECTORS
 
 SETTINGS = EncodeSettings(ckpt=str(VECTORS / "picsnet-context"), sketcher="map")
@@ -147,6 +148,67 @@ def test_a_picture_that_nothing_is_known_of_has_failed(
     monkeypatch.setattr(settings, "__version__", "another")  # old records tell nothing then
     (outcome,) = share([some], tmp_path / "out", code)
     assert [record["output"] for record in outcome.lost] == ["b.pics"]
+
+
+def breaks(
+    some: list[Pair], coded_by: EncodeSettings, device: str, first: bool, notebook: Notebook
+) -> None:
+    """Stands for coding: pictures of junk fail."""
+    for item, target in some:
+        if item.path.read_bytes() == b"junk":
+            wrong = PicsnetError(f"{item.path}: not a picture")
+            with contextlib.suppress(OutputError):
+                notebook.note_failure((item, target), notebook.key(item), wrong)
+        else:
+            copies([(item, target)], coded_by, device, first, notebook)
+
+
+def test_what_was_made_of_a_picture_goes_when_it_fails_and_nothing_else(tmp_path: Path) -> None:
+    some, out = pairs(tmp_path, "a", "b", "c", "d", "e"), tmp_path / "out"
+    share([some, some], out, breaks)
+    (tmp_path / "other.pics").write_bytes(b"a link's")
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.pics")}
+    for name in "bd":
+        (tmp_path / name).write_bytes(b"junk")
+    (out / "d.pics").unlink()
+    (out / "d.pics").symlink_to(tmp_path / "other.pics")
+    outcome, _ = share([some, some], out, breaks)
+    assert [record["output"] for record in outcome.failed] == ["b.pics", "d.pics"]
+    after = {path: path.stat().st_mtime_ns for path in out.glob("*.pics")}
+    assert after == {path: when for path, when in before.items() if path.stem in "ace"}
+    assert (tmp_path / "other.pics").read_bytes() == b"a link's"
+    for name in "bd":
+        (tmp_path / name).write_bytes(name.encode())
+    outcome, _ = share([some, some], out, breaks)
+    assert (outcome.before, outcome.failed) == (3, [])
+
+
+def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some, out = pairs(tmp_path, "a"), tmp_path / "out"
+    share([some], out, breaks)
+    (tmp_path / "a").write_bytes(b"junk")
+
+    def forbidden(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "a.pics":
+            raise PermissionError(13, "Permission denied")
+        os.unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", forbidden)
+    (outcome,) = share([some], out, breaks)
+    (record,) = outcome.failed
+    assert "a: not a picture; and " in record["error"] and "\n" not in record["error"]
+    assert record["error"].endswith("a.pics, which an earlier run made of it, cannot be removed "
+                                    "(Permission denied); delete it")  # fmt: skip
+
+
+def test_a_process_without_its_launcher_removes_nothing(tmp_path: Path) -> None:
+    (pair,) = pairs(tmp_path, "a")
+    pair[1].parent.mkdir()
+    pair[1].write_bytes(b"the next run's")
+    notebook = Notebook(tmp_path / "out", Journal(tmp_path / "out", "1", 0), "", unprompted, 1)
+    with pytest.raises(OrphanedError):
+        notebook.note_failure(pair, None, PicsnetError("broken"))
+    assert pair[1].read_bytes() == b"the next run's"
 
 
 def test_a_second_run_is_refused_from_the_first_look_to_the_manifest(

@@ -4,7 +4,8 @@
              -> coded, and noted in the process's journal -> one manifest, by the first process
 
 Lightning's Fabric starts the processes, or takes those that torchrun or srun started. What is done
-is left alone if its file is whole and was made from the same bytes with the same settings.
+is left alone if its file is whole and was made from the same bytes with the same settings. Of what
+fails no file stays.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from lightning.fabric import Fabric
 
 from picsnet.devices import check_device
-from picsnet.errors import PicsnetError, UsageError
+from picsnet.errors import OutputError, PicsnetError, UsageError
 from picsnet.files import BEGUN, InputFile, make_folder, read_file
 from picsnet.launching import Processes
 from picsnet.scale.manifest import (
@@ -69,8 +70,7 @@ class Notebook:
         Raises:
             OrphanedError: the process that started this one is gone.
         """
-        if self._parent is not None and os.getppid() != self._parent:
-            raise OrphanedError
+        self._check_parent()
         return _key(item, self._digest, self._prompter)
 
     def note(self, pair: Pair, key: str | None, record: Record) -> None:
@@ -79,8 +79,29 @@ class Notebook:
         self._journal.write(coded(record, data, **self._known(pair, key)))
 
     def note_failure(self, pair: Pair, key: str | None, error: PicsnetError) -> None:
-        """A picture that could not be coded."""
-        self._journal.write(failed(str(error), **self._known(pair, key)))
+        """A picture that could not be coded. What an earlier run made of it goes first: beside
+        such a record, and under the picture's name, it would pass for the picture's own.
+
+        Raises:
+            OrphanedError: as `key`; the file may be the next run's.
+            OutputError: the file cannot be removed; that is noted too.
+        """
+        self._check_parent()
+        stays = None
+        try:
+            pair[1].unlink(missing_ok=True)
+        except OSError as problem:
+            stays = OutputError(
+                f"{error}; and {pair[1]}, which an earlier run made of it, cannot be removed "
+                f"({problem.strerror}); delete it"
+            )
+        self._journal.write(failed(str(stays or error), **self._known(pair, key)))
+        if stays is not None:
+            raise stays
+
+    def _check_parent(self) -> None:
+        if self._parent is not None and os.getppid() != self._parent:
+            raise OrphanedError
 
     def _known(self, pair: Pair, key: str | None) -> Record:
         item, target = pair

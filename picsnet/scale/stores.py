@@ -152,6 +152,18 @@ class Store:
                 self._files.rm_file(part)
             raise
 
+    def delete(self, name: str) -> None:
+        """A file, if there is such a one.
+
+        Raises:
+            OutputError: it cannot be deleted.
+        """
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                _retried(lambda: self._files.rm_file(self.path(name)))
+        except Exception as error:
+            raise OutputError(_sentence(f"{self.url}/{name}", "deleted", error)) from None
+
     def tidy(self) -> None:
         """Remove what killed workers had begun to write. Nobody may be writing."""
         if self._whole:

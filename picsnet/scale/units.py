@@ -1,6 +1,7 @@
 """Units of pictures, each coded by one worker in one go and noted in one file.
 
-    unit -> fetched -> coded -> all its files written -> DST/manifest.parts/RUN-NUMBER.jsonl
+    unit -> fetched -> coded -> all its files written, earlier ones of what failed deleted
+         -> DST/manifest.parts/RUN-NUMBER.jsonl
 
 That file is the proof that a unit is done. A worker that dies leaves none, and what takes the unit
 up codes it again from the beginning; one that dies behind it has lost nothing.
@@ -113,6 +114,10 @@ class UnitCoder:
             records = self._code(pictures)
         else:
             records = self._code_carefully(name, pictures, json.loads(begun))
+        # What an earlier run made of a picture that fails now would pass for its own.
+        wrong = [record["output"] for record in records if record["status"] != OK]
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(self.destination.delete, wrong))
         self.destination.write(name + SUFFIX, "".join(map(to_line, records)).encode())
         return records
 
