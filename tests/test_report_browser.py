@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 
+CLIP = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+
 def _named_figures(points: Any, measures: Any, *rest: Any) -> dict[str, list[Path]]:
     """Still figures are slow, and no page shows them before somebody follows a link."""
     return {name: [Path(f"{name}.png"), Path(f"{name}.svg")] for name in measures}
@@ -28,11 +32,16 @@ def _named_figures(points: Any, measures: Any, *rest: Any) -> dict[str, list[Pat
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
-    run = save_run(folder / "runs" / "small")
+    run = save_run(folder / "runs" / "small", clip=CLIP)
     other = save_run(folder / "runs" / "other", dataset="clic2021")
+    alike = folder / "runs" / "div2k"
+    save_run(alike, dataset="div2k", clip=CLIP)
+    summary = json.loads((alike / "summary.json").read_text())
+    summary["dataset"]["pictures"] = 100  # as the paper's
+    (alike / "summary.json").write_text(json.dumps(summary))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("picsnet.report.page.draw_figures", _named_figures)
-        assert main(["report", str(run), str(other), "-o", str(folder / "report")]) == 0
+        assert main(["report", str(run), str(other), str(alike), "-o", str(folder / "report")]) == 0
     return (folder / "report" / "index.html").as_uri()
 
 
@@ -96,7 +105,7 @@ def test_it_is_drawn_and_fits(opened: Any, width: int) -> None:
     pixels = _pixels(page.screenshot(full_page=True))
     assert len(np.unique(pixels @ [65536, 256, 1])) > 200
     assert page.locator("#chart-grid .chart svg").count() >= 3
-    assert page.locator("#chart-grid a:has-text('SVG')").count() == 3
+    assert page.locator("#chart-grid a:has-text('SVG')").count() == 4
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
@@ -184,13 +193,17 @@ def test_series_are_hidden_and_others_figures_shown_on_request(opened: Any) -> N
     assert page.locator("#chart-grid .mark").count() < marks
     page.click("#legend button >> nth=0")
     assert "Lei et al." not in page.inner_text("main")
+    assert page.locator("#chart-grid .chart svg").count() == 4
     page.check("#foreign")
     assert page.locator("#chart-grid .mark").count() > marks
-    assert "PICS (Lei et al.), clic2021" in page.inner_text("#chart-grid")
+    theirs = page.locator(
+        "#chart-grid .mark[aria-label^='PICS (Lei et al.), published, on clic2021']"
+    )
+    assert theirs.count() == 1  # of CLIP distance: FID and KID are never on other datasets
     page.click("#sources summary")
     assert "2307.01944" in page.inner_text("#sources-table")
     page.click("#legend button:has-text('PICS (Lei et al.)')")
-    assert "PICS (Lei et al.)" not in page.inner_text("#chart-grid")
+    assert theirs.count() == 0 and "PICS (Lei et al.)" not in page.inner_text("#chart-grid")
 
 
 def test_points_are_told_of_by_pointer_and_by_keys(opened: Any) -> None:
@@ -227,12 +240,17 @@ def test_bd_rates_are_tables(opened: Any) -> None:
 
 def test_datasets_can_be_switched(opened: Any) -> None:
     page = opened().page
-    assert "CLIP distance" not in page.inner_text("#chart-grid")
+    assert "StableCodec" in page.inner_text("#otherwise-table")
     page.select_option("#dataset", "clic2021")
     assert "clic2021" in page.inner_text("#about")
-    # The paper's figures are on this dataset: they show without being asked for.
+    # The paper's figures are on this dataset, and nothing was measured that is as theirs.
+    assert "published" not in page.inner_text("#legend")
+    assert "CLIP distance" not in page.inner_text("#chart-grid")
+    assert "not measured here" in page.inner_text("#otherwise-table")
+    page.select_option("#dataset", "div2k")  # they show without being asked for
     assert "PICS (Lei et al.), published" in page.inner_text("#legend")
     assert "CLIP distance" in page.inner_text("#chart-grid")
+    assert "CLIP distance" not in page.inner_text("#otherwise-table")
 
 
 def test_what_was_left_out_is_said(opened: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from picsnet.files import atomic_write, slug
-from picsnet.report.published import Published, same_dataset
+from picsnet.report.published import Published
 from picsnet.report.style import Style, hollow_shapes, styles, visible
 
 _MARKERS = {"circle": "o", "square": "s", "diamond": "D", "up": "^", "down": "v", "cross": "x"}
@@ -20,16 +20,18 @@ def draw_figures(
     dataset: str,
     folder: Path,
     series: Mapping[str, Style] | None = None,
+    hollow: Mapping[str, str] | None = None,
 ) -> dict[str, list[Path]]:
     """PNG and SVG of rate against each measure on one dataset.
 
     Args:
         points: of the dataset, as in ``summary.json``.
         measures: by name, as there.
-        published: points of others; those on the dataset are drawn, hollow.
+        published: points of others that were measured alike; they are drawn, hollow.
         dataset: its name.
         folder: to write to.
         series: of each codec; by default those of the codecs of these points.
+        hollow: shapes of others' systems; by default those of these ones.
 
     Returns:
         The files ``DATASET_MEASURE.png`` and ``.svg`` of each measure.
@@ -38,10 +40,10 @@ def draw_figures(
     from matplotlib.figure import Figure
 
     series = series or styles(point["codec"] for point in points)
-    shapes = hollow_shapes(point.system for point in published)
+    shapes = hollow or hollow_shapes(point.system for point in published)
     files = {}
     for name, measure in measures.items():
-        others = [p for p in published if same_dataset(p.dataset, dataset) and p.metric == name]
+        others = [point for point in published if point.metric == name]
         figure = Figure(figsize=(7.5, 4.6), layout="constrained")
         axes = figure.add_subplot()
         _draw_codecs(axes, points, name, series)

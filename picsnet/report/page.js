@@ -75,8 +75,11 @@
     return found;
   }
 
+  // Only what was measured as here: what was not is listed below the charts.
+  const isDrawn = (p) => p.on.includes(dataset)
+    || (byId("foreign").checked && p.beside.includes(dataset));
   const publishedOf = (measure) => data.published.filter((p) => p.metric === measure
-    && !hidden.has(`published ${p.system}`) && (p.on.includes(dataset) || byId("foreign").checked));
+    && !hidden.has(`published ${p.system}`) && isDrawn(p));
   // Each measure is drawn against the rate of the pictures that have it.
   const rateOf = (measure) => (p) => p.measures[measure].bpp;
   const pointsOf = (measure) => here(data.points).filter((p) => measure in p.measures
@@ -95,10 +98,6 @@
       return box;
     }
     box.append(drawing(measure, points, published));
-    if (!pointsOf(measure).length) {
-      box.append(element("p", { class: "quiet" },
-        "Not measured here; see what was left out, at the end."));
-    }
     const links = (data.figures[dataset]?.[measure] ?? []).map((href) =>
       element("a", { href }, href.slice(href.lastIndexOf(".") + 1).toUpperCase()));
     box.append(element("div", { class: "foot" },
@@ -273,7 +272,15 @@
     byId("sources").hidden = !shownOnes.length;
     byId("sources-table").replaceChildren(table(["whose", "dataset", "bpp", "measure", "value",
       "source"], shownOnes.map((p) => [p.system, p.dataset, String(p.bpp),
-      data.measures[p.metric].label, String(p.value), p.source]), 2, 2));
+      p.label, String(p.value), p.source]), 2, 2));
+  }
+
+  function drawOtherwise() {
+    const lines = data.published.filter((p) => dataset in p.otherwise).map((p) =>
+      [p.system, String(p.bpp), p.label, String(p.value), p.otherwise[dataset], p.source]);
+    byId("otherwise").hidden = !lines.length;
+    byId("otherwise-table").replaceChildren(table(
+      ["whose", "bpp", "measure", "value", "how, and how here", "source"], lines, 1, 1));
   }
 
   function legendButton(key, text, sample) {
@@ -290,8 +297,7 @@
     const sample = (...parts) =>
       element("svg", { viewBox: "0 0 18 14", "aria-hidden": "true" }, ...parts);
     const own = codecs.filter((codec) => here(data.points).some((p) => p.codec === codec));
-    const others = unique(data.published.filter((p) => p.on.includes(dataset)
-      || byId("foreign").checked).map((p) => p.system));
+    const others = unique(data.published.filter(isDrawn).map((p) => p.system));
     byId("legend").replaceChildren(
       ...own.map((codec) => legendButton(codec, codec, sample(
         element("line", { ...lineOf(codec), x1: 0, x2: 18, y1: 7, y2: 7 }),
@@ -578,13 +584,14 @@
     const about = data.runs.filter((run) => run.dataset.name === dataset).map((run) => {
       const { pictures, name, resize } = run.dataset;
       const size = resize ? `, at most ${resize} pixels on the shorter side` : "";
-      return `${run.name}: ${pictures} pictures of ${name}${size}`;
+      const against = run.references ? `, FID and KID against ${run.references}` : "";
+      return `${run.name}: ${pictures} pictures of ${name}${size}${against}`;
     });
     byId("about").textContent = visible(`${about.join("; ")}. Made by picsnet ${data.version}.`);
     const own = codecs.filter((codec) => here(data.rows).some((row) => row.codec === codec));
     fill(byId("filter-codec"), [["", "all"], ...own.map((codec) => [codec, codec])], "");
-    for (const draw of [drawLegend, drawCharts, drawMeans, drawRates, drawGallery, drawTitles,
-      drawRows, drawNotes]) draw();
+    for (const draw of [drawLegend, drawCharts, drawOtherwise, drawMeans, drawRates, drawGallery,
+      drawTitles, drawRows, drawNotes]) draw();
   }
   fill(byId("dataset"), data.datasets.map((name) => [name, name]), dataset);
   byId("dataset-label").hidden = data.datasets.length < 2;

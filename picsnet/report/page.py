@@ -17,7 +17,13 @@ from picsnet.report.comparing import bd_rates
 from picsnet.report.figures import draw_figures
 from picsnet.report.gallery import copy_gallery
 from picsnet.report.loading import Run
-from picsnet.report.published import Published, same_dataset
+from picsnet.report.published import (
+    Published,
+    aspects,
+    comparable_elsewhere,
+    label,
+    same_dataset,
+)
 from picsnet.report.style import Style, hollow_shapes, styles
 
 PAGE = "index.html"
@@ -45,10 +51,12 @@ def gather(
     """
     check_comparable(runs)
     points = _points(runs)
-    measures = _measures(runs, published)
+    measures = _measures(runs)
     # Of the runs, not of the points: one that failed throughout has none, and says so.
     datasets = list(dict.fromkeys(run.summary["dataset"]["name"] for run in runs))
     series = styles(point["codec"] for point in points)
+    hollow = hollow_shapes(point.system for point in published)
+    others = [(point, _place(point, runs, datasets)) for point in published]
     gallery, missing = copy_gallery(runs, folder, pictures, lossless)
     rates, note = _rates(points, measures, datasets)
     return {
@@ -57,14 +65,11 @@ def gather(
         "measures": measures,
         "styles": {codec: asdict(style) for codec, style in series.items()},
         "points": points,
-        "published": [
-            {**asdict(p), "on": [name for name in datasets if same_dataset(p.dataset, name)]}
-            for p in published
-        ],
-        "hollow": hollow_shapes(point.system for point in published),
+        "published": [{**asdict(p), "label": label(p), **place} for p, place in others],
+        "hollow": hollow,
         "bd_rates": rates,
         "bd_note": note,
-        "figures": _figures(points, measures, published, datasets, folder, series),
+        "figures": _figures(points, measures, others, datasets, folder, series, hollow),
         "runs": [_about(run) for run in runs],
         "rows": [_shown(row) for run in runs for row in run.rows],
         "gallery": gallery,
@@ -91,15 +96,37 @@ def _points(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return points
 
 
-def _measures(runs: Sequence[Run], published: Sequence[Published]) -> dict[str, dict[str, Any]]:
-    """Those of the runs, and those that only others have figures of, in the usual order."""
+def _measures(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Those of the runs, in the usual order."""
     found = {name: one for run in runs for name, one in run.summary["measures"].items()}
-    found |= {p.metric: asdict(MEASURES[p.metric]) for p in published if p.metric not in found}
     usual = list(MEASURES)
     return {
         name: found[name]
         for name in sorted(found, key=lambda n: usual.index(n) if n in MEASURES else len(usual))
     }
+
+
+def _place(point: Published, runs: Sequence[Run], datasets: Sequence[str]) -> dict[str, Any]:
+    """Where a published point stands: ``on`` datasets in whose charts it is drawn, ``beside`` those
+    in whose charts it is on request, being on another one; ``otherwise`` tells of those that it is
+    on and not drawn with, how it was measured and how here."""
+    place: dict[str, Any] = {"on": [], "beside": [], "otherwise": {}}
+    for name in datasets:
+        own = [run.summary for run in runs if run.summary["dataset"]["name"] == name]
+        found = [aspects(point, one) for one in own if point.metric in one["measures"]]
+        alike = bool(found) and all(aspect.same for one in found for aspect in one)
+        if same_dataset(point.dataset, name):
+            if alike:
+                place["on"].append(name)
+            else:
+                how = [aspect.compared() for one in found for aspect in one] or [
+                    "not measured here",
+                    *(aspect.told() for aspect in aspects(point, own[0])),
+                ]
+                place["otherwise"][name] = "; ".join(dict.fromkeys(how))
+        elif alike and comparable_elsewhere(point.metric):
+            place["beside"].append(name)
+    return place
 
 
 def _rates(
@@ -119,17 +146,19 @@ def _rates(
 def _figures(
     points: Sequence[dict[str, Any]],
     measures: dict[str, dict[str, Any]],
-    published: Sequence[Published],
+    published: Sequence[tuple[Published, dict[str, Any]]],
     datasets: Sequence[str],
     folder: Path,
     series: dict[str, Style],
+    hollow: dict[str, str],
 ) -> dict[str, dict[str, list[str]]]:
     """Addresses of the still figures, by dataset and measure."""
     found: dict[str, dict[str, list[str]]] = {}
     for dataset in datasets:
         own = [point for point in points if point["dataset"] == dataset]
         drawn = {n: m for n, m in measures.items() if any(n in p["measures"] for p in own)}
-        files = draw_figures(own, drawn, published, dataset, folder / FIGURES, series)
+        others = [point for point, place in published if dataset in place["on"]]
+        files = draw_figures(own, drawn, others, dataset, folder / FIGURES, series, hollow)
         found[dataset] = {
             name: [f"{FIGURES}/{path.name}" for path in paths] for name, paths in files.items()
         }
@@ -138,7 +167,9 @@ def _figures(
 
 def _about(run: Run) -> dict[str, Any]:
     keys = ("dataset", "left_out", "warnings", "failures")
-    return {"name": run.name, **{key: run.summary[key] for key in keys}}
+    has_sets = any(MEASURES[n].scope == "set" for n in run.summary["measures"] if n in MEASURES)
+    references = run.summary["dataset"].get("references") if has_sets else None
+    return {"name": run.name, "references": references, **{k: run.summary[k] for k in keys}}
 
 
 _COLUMNS_LEFT_OUT = ("original", "file", "decoded", "sketch", "decoded_sketch", "lmbda")
