@@ -84,6 +84,11 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         PicsnetError: a picture cannot be coded, or files depend on how they were made.
     """
     photos = expand_inputs([args.photos], IMAGE_SUFFIXES)[: args.pictures]
+    if len(photos) < args.workers:
+        raise UsageError(
+            f"--workers {args.workers}: {args.photos} has too few photographs ({len(photos)}): "
+            f"each worker needs one; ask for at most {len(photos)}, or name a larger folder"
+        )
     threads = torch.get_num_threads()
     codec, work = _codec_and_encoder()
     files = output_paths(photos, str(folder / "pics"), ".pics")

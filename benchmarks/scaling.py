@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from picsnet.errors import DataError, PicsnetError
+from picsnet.errors import DataError, PicsnetError, UsageError
 from picsnet.files import atomic_write, read_file
 from picsnet.ntc import build
 
@@ -82,7 +82,14 @@ def work_out(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises:
         DataError: the JSON is not the training benchmark's.
+        UsageError: a step that takes no time, or for ever.
     """
+    given: float | None = args.step_ms
+    if given is not None and not 0 < given < math.inf:  # NaN neither
+        raise UsageError(
+            f"--step-ms {given:g}: must be above 0, and finite; leave it out to take the measured "
+            "step"
+        )
     try:
         measured = json.loads(read_file(Path(args.training)))
         rate = float(measured["crops_per_second"]["ours"])
@@ -92,14 +99,14 @@ def work_out(args: argparse.Namespace) -> dict[str, Any]:
         raise DataError(
             f"{args.training}: not the JSON of benchmarks/training.py ({error}); make it anew"
         ) from None
-    step = args.step_ms / 1000 if args.step_ms else batch / rate
+    step = given / 1000 if given is not None else batch / rate
     # At one lambda: further ones add vectors of a few hundred numbers.
     options = {"lambdas": [0.5]} if architecture == "picsnet-context" else {}
     gradients = 4 * sum(p.numel() for p in build(architecture, options).parameters())
     return {
         "architecture": architecture,
         "step_seconds": step,
-        "step_from": "as given" if args.step_ms else f"measured on {device}, batches of {batch}",
+        "step_from": f"measured on {device}, batches of {batch}" if given is None else "as given",
         "gradient_bytes": gradients,
         "processes": PROCESSES,
         "rows": [

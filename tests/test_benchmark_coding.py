@@ -43,3 +43,14 @@ def test_a_broken_picture_ends_it(
     assert coding.main([str(photos), "-o", str(output)]) == 1
     assert "0.png" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_more_workers_than_photographs_are_one_line(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "0.png").unlink()
+    output = tmp_path / "coding.json"
+    assert coding.main([str(photos), "--workers", "2", "-o", str(output)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("coding.py: error: --workers 2: ") and "at most 1" in line
+    assert not output.exists()

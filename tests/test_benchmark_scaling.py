@@ -46,3 +46,22 @@ def test_another_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main([str(wrong), "-o", str(tmp_path / "x.json")]) == 1
     assert "not the JSON of benchmarks/training.py" in capsys.readouterr().err
     assert not (tmp_path / "x.json").exists()
+
+
+def test_a_step_as_given_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    training, output = tmp_path / "training.json", tmp_path / "scaling.json"
+    training.write_text(json.dumps(MEASURED))
+    assert main([str(training), "--step-ms", "20", "-o", str(output)]) == 0
+    assert "a step of 20.0 ms (as given)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", ["0", "-5", "nan", "inf"])
+def test_a_step_that_takes_no_time_is_one_line(
+    tmp_path: Path, step: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training, output = tmp_path / "training.json", tmp_path / "scaling.json"
+    training.write_text(json.dumps(MEASURED))
+    assert main([str(training), f"--step-ms={step}", "-o", str(output)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"scaling.py: error: --step-ms {step}: must be above 0")
+    assert not output.exists()
