@@ -353,6 +353,7 @@ def test_resuming_from_rubbish_is_one_line(
     ("override", "words"),
     [
         ("trainer.accelerator=abacus", "trainer.accelerator=abacus"),
+        ("trainer.accelerator=tpu", "trainer.accelerator=tpu"),
         ("trainer.strategy=none", "strategy=none"),
         ("trainer.devices=many", "devices=many"),
         ("model.options={analysis: [1]}", "do not suit picsnet-context"),

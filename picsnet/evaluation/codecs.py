@@ -208,12 +208,18 @@ def _classical_points(label: str, config: ClassicalConfig) -> list[Point]:
             f"codecs.{label}.codec: no {config.codec!r}; there are {', '.join(CODECS)}"
         )
     try:
-        chosen = [ClassicalPoint(config.codec, point[0], int(point[1])) for point in config.points]
-    except (ValueError, IndexError, OverflowError) as error:
+        chosen = [_classical_point(config.codec, *point) for point in config.points]
+    except (ValueError, TypeError) as error:
         raise ConfigError(
             f"codecs.{label}.points: must be [[quality, downscale], ...] ({error})"
         ) from None
     return [ClassicalPicturePoint(label, point) for point in chosen or picture_grid(config.codec)]
+
+
+def _classical_point(codec: str, quality: float, downscale: float) -> ClassicalPoint:
+    if not float(downscale).is_integer():
+        raise ValueError(f"downscale {downscale:g} is not a whole number")
+    return ClassicalPoint(codec, quality, int(downscale))
 
 
 def _zoo_points(label: str, config: ZooConfig, device: str) -> list[Point]:

@@ -353,7 +353,13 @@ def fit(
                 *(callbacks or []),
             ],
         )
-    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+    except (
+        ImportError,  # of an accelerator whose package is not installed
+        MisconfigurationException,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ConfigError(
             f"trainer.accelerator={settings.accelerator} devices={settings.devices} "
             f"num_nodes={settings.num_nodes} strategy={settings.strategy}: not on this machine "
