@@ -127,6 +127,19 @@ def test_no_garbage_is_looked_for_at_the_end(entry: str) -> None:
     assert aside > 100 * left
 
 
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="torch is without triton")
+def test_triton_has_nothing_to_complain_of() -> None:
+    """It comes with diffusers, and writes a screenful where its objects are left at the end."""
+    script = (
+        "import sys, torch, triton; from picsnet.cli import process;"
+        "sys.argv = ['picsnet', 'models']; process()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_samples_are_found_without_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "skimage", raising=False)
     assert all(path.is_file() for path in sample_files().values())

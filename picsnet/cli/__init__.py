@@ -67,6 +67,12 @@ def process(*verb: str) -> NoReturn:
     the time of a cold decode, for the 190,000 objects that are torch's modules and none of them
     garbage: they are set aside first. What counts on being closed at the end is closed as ever.
     """
-    atexit.register(gc.freeze)
+    atexit.register(_set_aside)
     escape_what_cannot_be_written()
     sys.exit(main([*verb, *sys.argv[1:]]))
+
+
+def _set_aside() -> None:
+    # Triton, which drawing loads, complains at length of all that is not taken apart at the end.
+    if "triton" not in sys.modules:
+        gc.freeze()
