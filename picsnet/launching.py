@@ -5,13 +5,14 @@ Under torchrun and srun the launcher's own variables say it; elsewhere the optio
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from picsnet.errors import UsageError
+from picsnet.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -28,6 +29,44 @@ SHELLS = ("bash", "interactive")
 """Names of jobs that SLURM opens a shell for, unless the user gives another."""
 INTERACTIVE_STEPS = ("4294967290", "interactive")
 """SLURM's number for the step that salloc's shell runs in (0xfffffffa)."""
+
+
+class Places(Protocol):
+    """Where a configuration has Lightning run it."""
+
+    accelerator: str
+    devices: str
+    num_nodes: int
+    strategy: str
+
+
+@contextlib.contextmanager
+def found_here(places: Places, prefix: str = "") -> Iterator[None]:
+    """Around the making of a Trainer, which raises what it likes of what a machine has not.
+
+    Args:
+        places: asked for.
+        prefix: of their keys, with its dot.
+
+    Raises:
+        ConfigError: Lightning cannot have them.
+    """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except (
+        ImportError,  # of an accelerator whose package is not installed
+        MisconfigurationException,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ConfigError(
+            f"{prefix}accelerator={places.accelerator} devices={places.devices} "
+            f"num_nodes={places.num_nodes} strategy={places.strategy}: not on this machine "
+            f"({' '.join(str(error).split())[:160]}); leave them out to have what it has"
+        ) from None
 
 
 @dataclass(frozen=True)

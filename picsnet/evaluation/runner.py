@@ -24,7 +24,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 from PIL import Image
@@ -46,7 +45,7 @@ from picsnet.evaluation.tables import withdraw_tables
 from picsnet.evaluation.tracking import track
 from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
 from picsnet.images import load_rgb
-from picsnet.launching import Processes, find_processes, launcher
+from picsnet.launching import Processes, find_processes, found_here, launcher
 from picsnet.stamps import forget
 from picsnet.terminal import print_error
 from picsnet.training.environment import save_description
@@ -193,7 +192,7 @@ def _trainer(config: EvaluationConfig, callbacks: list[Callback]) -> L.Trainer:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*num_workers.*")
     warnings.filterwarnings("ignore", message=".*predict returned None.*")
-    try:
+    with found_here(config):
         return L.Trainer(
             accelerator=config.accelerator,
             **_spread(config),
@@ -204,18 +203,6 @@ def _trainer(config: EvaluationConfig, callbacks: list[Callback]) -> L.Trainer:
             inference_mode=False,  # prompts are found by gradients
             callbacks=callbacks,
         )
-    except (
-        ImportError,  # of an accelerator whose package is not installed
-        MisconfigurationException,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise ConfigError(
-            f"accelerator={config.accelerator} devices={config.devices} "
-            f"num_nodes={config.num_nodes} strategy={config.strategy}: not on this machine "
-            f"({' '.join(str(error).split())[:160]}); leave them out to have what it has"
-        ) from None
 
 
 def _spread(config: EvaluationConfig) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -24,6 +23,7 @@ from picsnet.config import RunConfig, to_dict
 from picsnet.devices import is_fast_in_bf16
 from picsnet.errors import CheckpointError, ConfigError, DivergedError, OutputError
 from picsnet.files import make_folder, slug
+from picsnet.launching import found_here
 from picsnet.saved import read_saved
 from picsnet.training.environment import save_description
 from picsnet.training.stepped import SteppedModule
@@ -324,7 +324,7 @@ def fit(
     stop = GracefulStop(config.trainer.max_hours)
     settings = config.trainer
     devices: int | str = int(settings.devices) if settings.devices.isdigit() else settings.devices
-    try:
+    with found_here(settings, "trainer."):
         trainer = L.Trainer(
             accelerator=settings.accelerator,
             devices=devices,
@@ -353,18 +353,6 @@ def fit(
                 *(callbacks or []),
             ],
         )
-    except (
-        ImportError,  # of an accelerator whose package is not installed
-        MisconfigurationException,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise ConfigError(
-            f"trainer.accelerator={settings.accelerator} devices={settings.devices} "
-            f"num_nodes={settings.num_nodes} strategy={settings.strategy}: not on this machine "
-            f"({' '.join(str(error).split())[:160]}); leave them out to have what it has"
-        ) from None
     make_run_folder(config, "checkpoints")
     with mode_left_alone():
         trainer.loggers = make_loggers(config, folder, anew=start is None)
