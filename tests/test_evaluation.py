@@ -508,6 +508,17 @@ def _process(config: Path, *overrides: str) -> Process:
     return Process(command, REPOSITORY)
 
 
+def test_what_was_half_written_of_a_measured_row_goes(tmp_path: Path, photos: Path) -> None:
+    """A row is written twice, once coded and once measured; both times a process may be killed."""
+    config = _config(tmp_path, photos)
+    assert _evaluate(config) == 0
+    row = next((tmp_path / "runs" / "small").rglob("row.json"))
+    left = row.with_name(".row.1-00.json")
+    left.touch()
+    assert _evaluate(config) == 0
+    assert row.is_file() and not left.exists()
+
+
 def test_killed_and_started_again_it_ends_with_the_same_results(
     tmp_path: Path, photos: Path
 ) -> None:

@@ -110,6 +110,12 @@ def done(job: Job, run: Path) -> Record | None:
     return record if (run / row.file).stat().st_size == row.bytes else None
 
 
+def clear_parts(job: Job, run: Path) -> None:
+    """Remove what a process that was killed had half written of a job."""
+    for left in (run / job.folder).glob(".*"):
+        left.unlink(missing_ok=True)
+
+
 def code(job: Job, point: Point, run: Path) -> Record:
     """Code a picture, write file and pictures, and give the row without measures.
 
@@ -118,8 +124,6 @@ def code(job: Job, point: Point, run: Path) -> Record:
         OutputError: no space.
     """
     (run / job.folder / ROW).unlink(missing_ok=True)  # of other files than those that come now
-    for left in (run / job.folder).glob(".*"):  # by a process that was killed
-        left.unlink(missing_ok=True)
     original = load_rgb(run / job.picture.path)
     height, width = original.shape[:2]
     start = time.perf_counter()

@@ -34,7 +34,16 @@ from picsnet.errors import ConfigError, PicsnetError
 from picsnet.evaluation import likeness
 from picsnet.evaluation.codecs import make_points
 from picsnet.evaluation.config import EvaluationConfig
-from picsnet.evaluation.jobs import ROW, Job, Picture, code, done, make_jobs, measure
+from picsnet.evaluation.jobs import (
+    ROW,
+    Job,
+    Picture,
+    clear_parts,
+    code,
+    done,
+    make_jobs,
+    measure,
+)
 from picsnet.evaluation.likeness import Likeness
 from picsnet.evaluation.measures import MEASURES
 from picsnet.evaluation.points import Point
@@ -279,6 +288,7 @@ class _Coding(L.LightningModule):
     def _do(self, job: Job) -> dict[str, Exception]:
         """Code and measure what is not; why measures could not be taken, by their names."""
         path = self.run / job.folder / ROW
+        clear_parts(job, self.run)
         record = done(job, self.run)
         if record is None:
             record = code(job, self._ready(job), self.run)
