@@ -10,11 +10,11 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import AnyNode, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from picsnet.errors import ConfigError
@@ -465,13 +465,12 @@ def _unknown_keys(node: DictConfig, schema: type, prefix: str) -> list[str]:
             hint = f"; nearest known: {prefix}{near[0]}" if near else ""
             problems.append(f"unknown key {prefix}{name}{hint}")
             continue
-        default = known[name].default_factory
-        if default is not MISSING and str(known[name].type).startswith("list"):
-            value = OmegaConf.to_container(node)[key]  # type: ignore[call-overload,index]
-            if isinstance(value, str | int | float):
+        default, child = known[name].default_factory, node._get_node(key)
+        if str(known[name].type).startswith("list") and isinstance(child, AnyNode):
+            value = child._value()
+            if value is not None:
                 problems.append(f"{prefix}{name} is a list; write '{prefix}{name}=[{value}]'")
         if isinstance(default, type) and is_dataclass(default):
-            child = node._get_node(key)
             if isinstance(child, DictConfig):
                 problems += _unknown_keys(child, default, prefix=f"{prefix}{name}.")
             else:

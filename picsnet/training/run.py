@@ -31,16 +31,14 @@ from picsnet.training.wandb_run import beginning, mode_left_alone, wandb_id, wan
 
 LAST = "last.ckpt"
 
-IN_OPTIMIZERS = ("lr", "aux_lr", "weight_decay", "only")
-"""Settings that a checkpoint's optimisers carry: others of the command would have no effect, or
-would not fit them."""
-
-OF_THE_WHOLE_RUN = (
+SETTLED = (
     *("seed", "lmbda", "lmbdas", "distortion", "distortion_warmup", "edge_weight", "model", "loss"),
     *("init_from", "init_gain", "data.sketcher", "data.val_count"),
+    *("optim.lr", "optim.aux_lr", "optim.weight_decay", "optim.only"),
 )
-"""Settings that a card or a log tells of a run as if all of it had had them, and what decides which
-pictures are held out. Steps, devices, logs and folders of pictures may change as a run goes on."""
+"""What a run that goes on keeps: settings that a card or a log tells of it as if all of it had had
+them, what decides which pictures are held out, and what a checkpoint's optimisers carry, so that
+others would have no effect or not fit. Steps, devices, logs and folders of pictures may change."""
 
 STEPS_TO_AGREE = 10
 """Several processes ask each other every so many steps whether to stop: all wait for all then."""
@@ -370,13 +368,14 @@ def fit(
                 raise KeyboardInterrupt from None
             raise
         _end_wandb(trainer, config, last)
+    note = ""
     if stop.reason:
         again = "the same command" + ("" if config.resume == "auto" else " with resume=auto")
         note = (
             f"picsnet: stopped by {stop.reason} at step {module.batches_seen} of "
             f"{settings.max_steps}; {again} goes on from there"
         )
-    _tell(note if stop.reason else "", f"trained: {last}")
+    _tell(note, f"trained: {last}")
     return last
 
 
@@ -403,12 +402,10 @@ def _check_resumable(path: Path, module: SteppedModule) -> int:
             f"{differing[0]}); use the run's own model settings, or resume=never name=NEW_NAME"
         )
     was, now = _by_key(saved["config"]), _by_key(module.config)
-    settled = (*OF_THE_WHOLE_RUN, *(f"optim.{name}" for name in IN_OPTIMIZERS))
+    settled = tuple(f"{name}." for name in SETTLED)
     for key in now:
         # A checkpoint from before there was a setting does not have it.
-        if not f"{key}.".startswith(tuple(f"{name}." for name in settled)) or key not in was:
-            continue
-        if was[key] != now[key]:
+        if f"{key}.".startswith(settled) and key in was and was[key] != now[key]:
             raise CheckpointError(
                 f"{path}: goes on at its own {key}={_typed(was[key])}, not {_typed(now[key])}; "
                 f"give its own, or begin a new run there: name=NEW_NAME init_from={path}"
