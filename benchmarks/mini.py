@@ -7,7 +7,7 @@ with opponents that get as many bytes: AVIF and WebP at low qualities and downsc
 MS-SSIM of those that fit, or the smallest file if none does), and the picture's mean colour; and
 with the decoder itself without text, without sketch, and with another picture's sketch. What these
 are worth is told by pictures of one candidate each, since to choose among several favours what they
-were chosen by. Writes ``mini.json`` and ``contact_sheet.jpg`` (original, decoded sketch, decoded
+were chosen by. Writes ``mini.json`` and ``contact_sheet.webp`` (original, decoded sketch, decoded
 photograph) to ``out/mini``.
 
 Measures, at the original's size unless said otherwise: MS-SSIM of luminance; colour error, the mean
@@ -45,7 +45,7 @@ from picsnet.sketch import Sketcher, load_sketcher
 
 Pixels = NDArray[np.uint8]
 
-SHEET_WIDTH = 288
+SHEET_WIDTH = 192
 """Of a picture on the contact sheet, pixels."""
 SIZE_BYTES = 4
 """That tell at which size an opponent's picture is shown."""
@@ -82,8 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
         folder = Path(args.output)
         with atomic_write(folder / "mini.json") as part:
             part.write_text(json.dumps(report, indent=1) + "\n")
-        with atomic_write(folder / "contact_sheet.jpg") as part:
-            Image.fromarray(sheet).save(part, format="JPEG", quality=82, optimize=True)
+        with atomic_write(folder / "contact_sheet.webp") as part:
+            Image.fromarray(sheet).save(part, format="WEBP", quality=75, method=6)
     except PicsnetError as error:
         print(f"mini.py: error: {error}", file=sys.stderr)
         return error.exit_status

@@ -43,7 +43,7 @@ def test_report_table_and_sheet(
         assert row["bpp"] == pytest.approx(8 * row["bytes"] / (200 * 280))
         assert 0 <= row["sketch_f"] <= 1 and 0 <= row["ms_ssim"] <= 1 and row["colour_error"] > 0
     assert "| mean colour | 7 |" in capsys.readouterr().out
-    sheet = Image.open(tmp_path / "out" / "contact_sheet.jpg")
+    sheet = Image.open(tmp_path / "out" / "contact_sheet.webp")
     assert sheet.size == (9 * mini.SHEET_WIDTH, mini.SHEET_WIDTH)
     assert np.asarray(sheet).std() > 10
 

@@ -116,6 +116,8 @@ def assemble(vae_run: Path, clip_run: Path, diffusion_run: Path, folder: Path) -
         pipeline.save_pretrained(beside)
         for part in (clip.half(), tokenizer, processor):
             part.save_pretrained(beside / "clip")
+        for file in beside.rglob("tokenizer.json"):
+            _without_layout(file)
         _save_settings(beside / SPEC_FILE)
         _save_account(beside / ACCOUNT, vae_config, clip_config, config)
         replace_folder(beside, folder)
@@ -126,6 +128,12 @@ def assemble(vae_run: Path, clip_run: Path, diffusion_run: Path, folder: Path) -
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _without_layout(path: Path) -> None:
+    """Write JSON anew without the indentation that is more than half of a vocabulary's file."""
+    values = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
 
 
 def _save_settings(path: Path) -> None:
