@@ -72,6 +72,7 @@ class ShardCache:
         if target.is_file() and target.stat().st_size == shard.size:
             os.utime(target)  # the time of its last use
             return True
+        target.unlink(missing_ok=True)  # cut short: it would take room, and never be used
         room = self.folder / f"{shard.name}.room"
         if not self._reserved(room, shard.size, {*keep, shard.name}):
             return False
@@ -136,7 +137,7 @@ class ShardCache:
         except OSError as error:
             raise DataError(
                 f"{self.folder}: shards cannot be kept there ({error.strerror or error}); free "
-                "some space, or name another folder: data.shards_cache"
+                "some space, lower data.shards_cache_gb, or name another folder: data.shards_cache"
             ) from None
 
 

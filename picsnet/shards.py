@@ -151,7 +151,9 @@ def _plausible(shard: Shard) -> bool:
 
 def damaged(shard: Shard, why: str) -> DataError:
     """The error of a shard that is not what its index says."""
-    return DataError(f"{shard}: damaged ({why}); make it again: picsnet sketch FOLDER --shards OUT")
+    # Deleted first: packing leaves alone what is there under its name.
+    mend = "delete it, then make it again: picsnet sketch FOLDER --shards OUT"
+    return DataError(f"{shard}: damaged ({why}); {mend}")
 
 
 class ShardReader:

@@ -368,6 +368,17 @@ def test_what_a_killed_process_left_is_not_counted(packed: Path, tmp_path: Path)
     assert not list(tmp_path.glob("*.room")) and not list(tmp_path.glob(".*.part"))
 
 
+def test_a_copy_that_was_cut_short_makes_room_for_a_whole_one(packed: Path, tmp_path: Path) -> None:
+    _, dataset, _ = watched(packed, tmp_path)
+    shards = dataset.split.shards[:2]
+    cache = ShardCache(tmp_path, sum(shard.size for shard in shards))
+    keep = {shard.name for shard in shards}
+    for shard in shards:
+        cache.open(shard, keep).close()
+    os.truncate(tmp_path / shards[0].name, 1000)
+    cache.open(shards[0], keep).close()  # waited for room that its own rest took
+
+
 @pytest.mark.parametrize(("far", "workers"), [(False, 0), (True, 0), (True, 1)])
 def test_broken_shard_is_named_in_one_line(
     maps: Path, tmp_path: Path, far: bool, workers: int
@@ -383,10 +394,13 @@ def test_broken_shard_is_named_in_one_line(
         batches(module)
     assert "\n" not in str(caught.value)
     assert not (cache / victim.name).exists()
+    assert "delete it, then make it again" in str(caught.value)
     path.unlink()
     with pytest.raises(DataError, match=rf"{victim.name}: cannot be read") as caught:
         batches(module)
     assert "\n" not in str(caught.value)
+    pack(maps, str(folder))  # what was advised mends it
+    assert len(batches(module)) == 30
 
 
 def test_settings_that_cannot_work(packed: Path, tmp_path: Path) -> None:
