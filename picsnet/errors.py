@@ -53,6 +53,10 @@ class OutputError(PicsnetError):
     """A result cannot be written (no space, no permission, in the way of something)."""
 
 
+class UnwritableError(OutputError):
+    """No result at all can be written to a place (no space, no rights)."""
+
+
 class ServiceError(PicsnetError):
     """The service cannot start, or cannot go on."""
 

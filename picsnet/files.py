@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from picsnet.errors import DataError, OutputError, UsageError
+from picsnet.errors import DataError, OutputError, UnwritableError, UsageError
 
 IMAGE_SUFFIXES = frozenset(
     f".{kind}"
@@ -156,7 +156,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to that becomes ``path`` when all went well, and vanishes otherwise.
 
     Raises:
-        OutputError: no space, no permission, or something in the way.
+        UnwritableError: no space, or no permission.
+        OutputError: something in the way.
     """
     path = Path(path)
     part = path.with_name(beside(path.name))
@@ -167,7 +168,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(part, path)
     except OSError as error:
-        raise OutputError(_why(path, error)) from None
+        raise _unwritten(path, error) from None
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -195,11 +196,17 @@ def replace_folder(part: Path, place: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _why(path: Path, error: OSError) -> str:
+def _unwritten(path: Path, error: OSError) -> OutputError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{path}: no space left to write it; free some, or name another place with -o"
+        return UnwritableError(
+            f"{path}: no space left to write it; free some, or name another place with -o"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{path}: no permission to write it; change the folder's rights or name another: -o"
+        return UnwritableError(
+            f"{path}: no permission to write it; change the folder's rights or name another: -o"
+        )
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
-        return f"{path}: a file or folder of that name is in the way; name another place with -o"
-    return f"{path}: cannot be written ({error.strerror or error}); name another place with -o"
+        why = "a file or folder of that name is in the way"
+    else:
+        why = f"cannot be written ({error.strerror or error})"
+    return OutputError(f"{path}: {why}; name another place with -o")

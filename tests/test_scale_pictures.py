@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -142,6 +143,31 @@ def test_a_folder_where_another_run_writes_is_refused(
     assert "another run is writing here" in line
     assert not files(tmp_path / "out")
     assert encode(pictures, tmp_path / "out", "--resume", "-q") == 0
+
+
+def test_a_full_disk_is_no_pictures_failure(
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    assert encode(pictures, out, "--resume", "-q") == 0
+    before, told = files(out), (out / MANIFEST).read_bytes()
+    for path in pictures.rglob("*.png"):
+        path.write_bytes(path.read_bytes() + b"changed")
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("picsnet.files.os.replace", full)
+        assert encode(pictures, out, "--resume", "-q", "--workers", "1") == 1
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "no space left" in line
+    assert files(out) == before and (out / MANIFEST).read_bytes() == told
+    assert encode(pictures, out, "--resume") == 0
+    assert "8 pictures, 8 coded now, 0 before, 0 failed" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 from picsnet.cli.batch import Pair, Record, names_file, run_chunks
 from picsnet.cli.prompts import Prompter
-from picsnet.errors import PicsnetError, UsageError
+from picsnet.errors import PicsnetError, UnwritableError, UsageError
 from picsnet.launching import find_processes, launcher
 from picsnet.scale.settings import EncodeSettings
 from picsnet.terminal import print_error, printable
@@ -94,13 +94,25 @@ def run(
 
 
 def _noting(notebook: Any, debug: bool) -> Runner:
-    """`run_chunks` with a note of each picture, whatever becomes of it."""
+    """`run_chunks` with a note of each picture, whatever becomes of it.
+
+    What cannot be written for want of space or rights is no picture's failure: it ends the run.
+    """
+    from picsnet.scale.sharding import HaltedError
 
     def runner(pairs: list[Pair], size: int, work: Work, *rest: Any) -> int:
         def noted(chunk: list[Pair]) -> list[Record]:
+            try:
+                return done(chunk)
+            except UnwritableError as error:
+                raise HaltedError(error) from None
+
+        def done(chunk: list[Pair]) -> list[Record]:
             keys = [notebook.key(item) for item, _ in chunk]
             try:
                 records = _readable(work, chunk, debug)
+            except UnwritableError:
+                raise
             except PicsnetError as error:
                 if len(chunk) == 1:  # else they are done again one by one
                     notebook.note_failure(chunk[0], keys[0], error)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from picsnet.errors import OutputError, PicsnetError
+from picsnet.errors import OutputError, PicsnetError, UnwritableError
 from picsnet.files import atomic_write, read_file
 
 Record = dict[str, Any]
@@ -219,14 +219,14 @@ class Journal:
         """Add a record; from now on it survives the process.
 
         Raises:
-            OutputError: no space.
+            UnwritableError: no space.
         """
         try:
             with self._lock:
                 self._file.write(to_line(record))
                 self._file.flush()
         except OSError as error:
-            raise OutputError(
+            raise UnwritableError(
                 f"{self._path}: cannot be written ({error.strerror}); free some space and run the "
                 "same command again"
             ) from None

@@ -117,6 +117,18 @@ class OrphanedError(Exception):
     """The launcher is gone: no fault of a picture's, so nothing that the next one is done after."""
 
 
+class HaltedError(Exception):
+    """Nothing more can be written: no fault of a picture's either, and nothing is removed for it.
+
+    Args:
+        reason: in one line.
+    """
+
+    def __init__(self, reason: PicsnetError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 Code = Callable[[list[Pair], EncodeSettings, str, bool, Notebook], None]
 """Codes pairs by settings on a device, told whether this process is the first, and notes each. It
 is not called with no pairs: then no models are loaded."""
@@ -199,7 +211,7 @@ def _go_on(
     before = _done(fabric, pairs, out, digest, prompter)
     pending = [pair for pair, done in zip(pairs, before, strict=True) if not done]
     share = pending[fabric.global_rank :: fabric.world_size]
-    problem = None
+    problem: PicsnetError | None = None
     if share:
         journal = Journal(out, run, fabric.global_rank)
         notebook = Notebook(out, journal, digest, prompter, _parent(fabric))
@@ -209,6 +221,8 @@ def _go_on(
             raise PicsnetError(
                 "the process that started this one has died; run the same command again to go on"
             ) from None
+        except HaltedError as halted:
+            problem = halted.reason
         except PicsnetError as error:
             problem = error
         finally:
