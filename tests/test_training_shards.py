@@ -12,6 +12,7 @@ import torch
 
 import train
 from picsnet.cli import main
+from picsnet.training.run import may_be_one_sketcher
 from tests import processes
 from tests.conftest import REPOSITORY
 from tests.test_training import command, environment, last, saved
@@ -56,6 +57,32 @@ def test_shards_train_the_network_that_the_folder_trains(
     few = from_shards(str(packed), tmp_path / "d", *steps, "data.shards_window=2")
     assert train.main(few) == 0
     assert differing(last(tmp_path / "a"), last(tmp_path / "d"))
+
+
+def test_a_run_goes_on_from_shards_of_its_folder_and_back(
+    maps_folder: Path, packed: Path, tmp_path: Path
+) -> None:
+    assert train.main(options(maps_folder, tmp_path, "trainer.max_steps=2")) == 0
+    assert train.main(from_shards(str(packed), tmp_path, "trainer.max_steps=4")) == 0
+    assert train.main(options(maps_folder, tmp_path, "trainer.max_steps=6")) == 0
+    assert int(saved(last(tmp_path))["batches_seen"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "may"),
+    [
+        ("bundled", "bundled-e96271f7", True),
+        ("hed:folder/of-weights", "hed-0123abcd", True),
+        ("bundled", "map", True),
+        ("bundled", "hed", False),
+        ("bundled", "hed-0123abcd", False),
+        ("bundled-e96271f7", "bundled-0123abcd", False),
+        ("hed", "hed:folder", False),
+        ("bundled", "bundled-e96271f7, hed-0123abcd", False),
+    ],
+)
+def test_names_that_may_stand_for_one_sketcher(one: str, other: str, may: bool) -> None:
+    assert may_be_one_sketcher(one, other) is may and may_be_one_sketcher(other, one) is may
 
 
 @pytest.mark.timeout(200)

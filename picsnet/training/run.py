@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -405,12 +406,26 @@ def _check_resumable(path: Path, module: SteppedModule) -> int:
     settled = tuple(f"{name}." for name in SETTLED)
     for key in now:
         # A checkpoint from before there was a setting does not have it.
-        if f"{key}.".startswith(settled) and key in was and was[key] != now[key]:
+        if not f"{key}.".startswith(settled) or key not in was or was[key] == now[key]:
+            continue
+        if key != "data.sketcher" or not may_be_one_sketcher(was[key], now[key]):
             raise CheckpointError(
                 f"{path}: goes on at its own {key}={_typed(was[key])}, not {_typed(now[key])}; "
                 f"give its own, or begin a new run there: name=NEW_NAME init_from={path}"
             )
     return int(saved["batches_seen"])
+
+
+def may_be_one_sketcher(one: str, other: str) -> bool:
+    """Whether two different names can stand for one edge detector.
+
+    Shards are called after their maps' detector with its weights' fingerprint, or "map" where
+    whoever packed them did not say; a command has the kind alone. So a run may go on from shards of
+    the folder that it began on, or the other way about.
+    """
+    kinds = {re.split("[:-]", name)[0] for name in (one, other)}
+    by_weights = [re.fullmatch("[a-z]+-[0-9a-f]{8}", name) is not None for name in (one, other)]
+    return "map" in kinds or (len(kinds) == 1 and by_weights[0] != by_weights[1])
 
 
 def _by_key(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
