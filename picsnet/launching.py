@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from picsnet.errors import ConfigError, UsageError
+from picsnet.errors import ConfigError, PicsnetError, UsageError
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -66,6 +67,25 @@ def found_here(places: Places, prefix: str = "") -> Iterator[None]:
             f"{prefix}accelerator={places.accelerator} devices={places.devices} "
             f"num_nodes={places.num_nodes} strategy={places.strategy}: not on this machine "
             f"({' '.join(str(error).split())[:160]}); leave them out to have what it has"
+        ) from None
+
+
+@contextlib.contextmanager
+def others_there() -> Iterator[None]:
+    """Around what several processes do together: where one has ended, it has said why, and the
+    others have no more to say than that.
+
+    Raises:
+        PicsnetError: another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # of gloo; it has no class of its own
+        if not re.search("closed by peer|reset by peer|Broken pipe", str(error)):
+            raise
+        raise PicsnetError(
+            "another process of this run has ended, or cannot be reached; see what it said, and "
+            "run the same command again to go on"
         ) from None
 
 

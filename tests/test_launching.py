@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from picsnet.errors import UsageError
-from picsnet.launching import Processes, find_processes, launcher
+from picsnet.errors import PicsnetError, UsageError
+from picsnet.launching import Processes, find_processes, launcher, others_there
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
 SRUN = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "6", "SLURM_NNODES": "2", "SLURM_PROCID": "5"}
@@ -48,6 +48,13 @@ def test_a_job_script_without_srun_is_no_task() -> None:
 )
 def test_a_shell_that_slurm_opened_is_no_task(variables: dict[str, str], by: str | None) -> None:
     assert launcher(SRUN | variables) == by
+
+
+def test_what_a_gone_process_leaves_to_the_others_is_one_line() -> None:
+    with pytest.raises(PicsnetError, match="another process of this run has ended"), others_there():
+        raise RuntimeError("[pair.cc:561] Connection closed by peer [127.0.0.1]:21143")
+    with pytest.raises(RuntimeError, match="shapes"), others_there():
+        raise RuntimeError("shapes cannot be multiplied")
 
 
 @pytest.mark.parametrize(

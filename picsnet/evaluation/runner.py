@@ -54,7 +54,7 @@ from picsnet.evaluation.tables import withdraw_tables
 from picsnet.evaluation.tracking import track
 from picsnet.files import IMAGE_SUFFIXES, atomic_write, expand_inputs
 from picsnet.images import load_rgb
-from picsnet.launching import Processes, find_processes, found_here, launcher
+from picsnet.launching import Processes, find_processes, found_here, launcher, others_there
 from picsnet.stamps import forget
 from picsnet.terminal import print_error
 from picsnet.training.environment import save_description
@@ -118,9 +118,9 @@ def evaluate(config: EvaluationConfig, debug: bool = False) -> Report | None:
                     raise
                 begun = _Begun(problem=error)  # the others wait already, and are to hear of it
         module = _Coding(config, begun, run, debug)
-        with interrupt.told():
+        with interrupt.told(), others_there():
             trainer.predict(module, return_predictions=False)
-        trainer.strategy.barrier()
+            trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return None
         return _end(config, module, begun.failures, run)

@@ -24,7 +24,7 @@ from picsnet.config import RunConfig, to_dict
 from picsnet.devices import is_fast_in_bf16
 from picsnet.errors import CheckpointError, ConfigError, DivergedError, OutputError
 from picsnet.files import make_folder, slug
-from picsnet.launching import found_here
+from picsnet.launching import found_here, others_there
 from picsnet.saved import read_saved
 from picsnet.training.environment import save_description
 from picsnet.training.stepped import SteppedModule
@@ -357,12 +357,13 @@ def fit(
         trainer.loggers = make_loggers(config, folder, anew=start is None)
         save_description(OmegaConf.structured(config), folder)
         try:
-            trainer.fit(
-                module,
-                datamodule=datamodule,
-                ckpt_path=None if start is None else str(start),
-                weights_only=True,
-            )
+            with others_there():
+                trainer.fit(
+                    module,
+                    datamodule=datamodule,
+                    ckpt_path=None if start is None else str(start),
+                    weights_only=True,
+                )
         except SystemExit as error:
             # Lightning leaves so, without a word, at Ctrl-C before the first step and at a second.
             if isinstance(error.__context__, KeyboardInterrupt):
