@@ -437,6 +437,24 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(train_here: Here, tmp_path:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+def test_a_second_training_in_a_folder_is_refused(train_here: Here, tmp_path: Path) -> None:
+    folder = last(tmp_path).parent.parent
+    folder.mkdir(parents=True)
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, 2); print(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(folder / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        status, errors = train_here(tmp_path, "trainer.max_steps=1")
+        other.communicate(b"\n")
+    assert status == 1 and f"{folder}: another training is at work" in errors
+    assert not last(tmp_path).exists() and not (folder / "config.yaml").exists()
+    assert train_here(tmp_path, "trainer.max_steps=1")[0] == 0
+
+
 def test_a_command_that_cannot_run_leaves_a_run_as_it_is(train_here: Here, tmp_path: Path) -> None:
     assert train_here(tmp_path, "trainer.max_steps=1")[0] == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

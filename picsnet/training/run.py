@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import re
@@ -9,6 +11,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -300,7 +303,7 @@ def fit(
         CheckpointError: the checkpoint to resume or start from is missing, damaged, or of another
             network; or the command asks for what a resumed run cannot change, or for no step.
         ConfigError: Lightning or W&B cannot do what is asked for.
-        OutputError: the run's folder cannot be written.
+        OutputError: the run's folder cannot be written, or another training writes there.
     """
     start = resume_point(config)
     last = run_folder(config) / "checkpoints" / LAST
@@ -353,7 +356,7 @@ def fit(
             ],
         )
     make_run_folder(config, "checkpoints")
-    with mode_left_alone():
+    with _alone(folder, trainer.is_global_zero), mode_left_alone():
         trainer.loggers = make_loggers(config, folder, anew=start is None)
         save_description(OmegaConf.structured(config), folder)
         try:
@@ -379,6 +382,39 @@ def fit(
         )
     _tell(note, f"trained: {last}")
     return last
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, is_first: bool) -> Iterator[None]:
+    """Hold a run's folder for its first process: two runs would write over each other's checkpoint.
+
+    The lock is of the process alone: loader workers, which outlive a killed one for some seconds,
+    do not have it, so that the next start need not wait for them.
+
+    Raises:
+        OutputError: another training holds it, or it cannot be written to.
+    """
+    if not is_first:
+        yield
+        return
+    path = folder / ".lock"
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); set output=FOLDER"
+        ) from None
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # systems differ
+            raise OutputError(
+                f"{folder}: another training is at work in it; wait for its end, or give this one "
+                "another name: name=NAME"
+            ) from None
+        except OSError:  # some shared disks have no locks
+            pass
+        yield
 
 
 @rank_zero_only
