@@ -282,14 +282,19 @@ def loading(folder: Path, option: str) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_whole(kind: Any, folder: Path) -> Any:
-    """A transformers model in float32 with all its weights; the library would make up lost ones.
+def load_whole(
+    kind: Any, folder: Path, dtype: torch.dtype = torch.float32, variant: str | None = None
+) -> Any:
+    """A model of transformers or diffusers with all its weights.
+
+    The libraries would make up lost ones.
 
     Raises:
         ModelError: weights are missing, or of other shapes.
     """
+    options = {"variant": variant} if variant else {}
     model, info = kind.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        folder, dtype=dtype, local_files_only=True, output_loading_info=True, **options
     )
     lost = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if lost:

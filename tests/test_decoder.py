@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import shutil
+import types
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from picsnet.cli import main
 from picsnet.decoder.diffusion import DiffusionDecoder, Drawing
 from picsnet.decoder.identity import signature
 from picsnet.decoder.spec import DecoderSettings, DecoderSpec
-from picsnet.errors import ModelError, PromptError
+from picsnet.errors import ConfigError, ModelError, PromptError
 from tests.conftest import drawn_map
 from tests.miniatures import save_pipeline
 
@@ -293,8 +296,6 @@ def test_a_bfloat16_copy_is_another_decoder(tmp_path: Path) -> None:
 
 def test_a_controlnet_of_its_own_as_a_pickle(folder: Path, tmp_path: Path) -> None:
     """As thibaud's repository has it: one .bin file."""
-    from safetensors.torch import load_file
-
     own = tmp_path / "control"
     own.mkdir()
     shutil.copy(folder / "controlnet" / "config.json", own)
@@ -346,3 +347,39 @@ def test_a_broken_folder_is_named_in_one_line(
         mine.identity(control=True)
         draw(mine, Drawing([400], SKETCH))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae", "controlnet"])
+def test_lost_weights_are_not_made_up(
+    part: str, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A matrix has no part in the identity: nobody would be told of what chance puts there."""
+    shutil.copytree(folder, tmp_path / "broken")
+    (file,) = (tmp_path / "broken" / part).glob("*.safetensors")
+    weights = load_file(file)
+    del weights[next(name for name in weights if weights[name].dim() > 1)]
+    save_file(weights, file, metadata={"format": "pt"})
+    mine = decoder(tmp_path / "broken")
+    assert mine.identity(control=True) == decoder(folder).identity(control=True)
+    with pytest.raises(ModelError, match=rf"broken/{part}: cannot be loaded \(1 weights of "):
+        draw(mine, Drawing([400], SKETCH))
+    assert capfd.readouterr().err == ""
+
+
+def test_weights_under_their_older_names_are_all_there(folder: Path, tmp_path: Path) -> None:
+    """As Stable Diffusion's own folders have them."""
+    older = tmp_path / "older"
+    shutil.copytree(folder, older)
+    (text,), (vae,) = ((older / part).glob("*.safetensors") for part in ("text_encoder", "vae"))
+    renamed = {f"text_model.{name}": value for name, value in load_file(text).items()}
+    renamed["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(renamed, text, metadata={"format": "pt"})
+    renamed = {}
+    for name, value in load_file(vae).items():
+        for new, old in {"to_q": "query", "to_k": "key", "to_v": "value"}.items():
+            name = name.replace(f".{new}.", f".{old}.")
+        renamed[name.replace(".to_out.0.", ".proj_attn.")] = value
+    assert any(".proj_attn." in name for name in renamed)
+    save_file(renamed, vae, metadata={"format": "pt"})
+    drawing = Drawing([400], SKETCH)
+    assert np.array_equal(draw(decoder(older), drawing)[0], draw(decoder(folder), drawing)[0])

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from picsnet.clip import load_whole
 from picsnet.decoder.files import controlnet_variant
 from picsnet.decoder.spec import DecoderSpec
 from picsnet.decoder.speed import make_faster
@@ -120,11 +121,8 @@ def _placed(pipeline: Any, device: str) -> Any:
 
 
 def _load(kind: Any, folder: Path, variant: str | None, device: str) -> Any:
-    options = {"variant": variant} if variant else {}
     with _readable_errors(folder):
-        model = kind.from_pretrained(
-            folder, dtype=inference_dtype(device), local_files_only=True, **options
-        )
+        model = load_whole(kind, folder, inference_dtype(device), variant)
     return model.eval().requires_grad_(False)
 
 
@@ -165,16 +163,18 @@ def _quiet() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    level = diffusers_logging.get_verbosity()
+    levels = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        diffusers_logging.set_verbosity(level)
+        diffusers_logging.set_verbosity(levels[0])
+        transformers_logging.set_verbosity(levels[1])
         if bars:
             transformers_logging.enable_progress_bar()
 
@@ -189,7 +189,9 @@ def _readable_errors(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
+        if not isinstance(error, ModelError):
+            reason = f"{type(error).__name__}: {reason}"
         raise ModelError(
-            f"{folder}: cannot be loaded ({type(error).__name__}: {reason}); fetch it again, or "
-            "name another decoder: --decoder"
+            f"{folder}: cannot be loaded ({reason}); fetch it again, or name another decoder: "
+            "--decoder"
         ) from None
