@@ -168,6 +168,16 @@ def test_prompts_that_do_not_fit_are_refused(shared: DiffusionDecoder) -> None:
     draw(shared, Drawing(shared.tokenize("dog " * 200), None))
 
 
+def test_a_decoder_that_nobody_needs_is_let_go(folder: Path) -> None:
+    mine = decoder(folder)
+    assert mine.identity(control=True) == mine.identity(control=True)
+    draw(mine, Drawing([400], SKETCH))
+    gone = weakref.ref(mine._any_pipeline().unet)
+    del mine
+    gc.collect()
+    assert gone() is None
+
+
 def test_a_prompt_that_is_no_utf8_is_told_in_a_line(
     folder: Path, shared: DiffusionDecoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

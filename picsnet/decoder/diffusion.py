@@ -78,6 +78,7 @@ class DiffusionDecoder:
         self.progress = progress
         self._pipelines: dict[bool, Any] = {}
         self._redrawing: dict[bool, Any] = {}
+        self._identities: dict[bool, int] = {}
         self._largest_batch: int | None = None
 
     # What needs no weights in memory.
@@ -160,10 +161,11 @@ class DiffusionDecoder:
         Args:
             control: with its ControlNet (PICS) or without (PIC).
         """
-        return self._identities(control)
+        if control not in self._identities:
+            self._identities[control] = self._identify(control)
+        return self._identities[control]
 
-    @functools.cache  # noqa: B019  a decoder lives as long as its process
-    def _identities(self, control: bool) -> int:
+    def _identify(self, control: bool) -> int:
         folder, variant = self.folder, self.spec.variant
         components = {
             name: [*weight_files(folder / name, variant), *extra]
