@@ -168,6 +168,15 @@ def test_prompts_that_do_not_fit_are_refused(shared: DiffusionDecoder) -> None:
     draw(shared, Drawing(shared.tokenize("dog " * 200), None))
 
 
+def test_a_suffix_that_leaves_no_room_is_refused(folder: Path) -> None:
+    """Else a file would be written that nobody can draw from."""
+    full = decoder(folder, dataclasses.replace(FAST, suffix=" ".join(["dog"] * 74)))
+    assert full.tokenize("a cat") == [] and full.max_tokens == 0
+    over = decoder(folder, dataclasses.replace(FAST, suffix=" ".join(["dog"] * 75)))
+    with pytest.raises(ConfigError, match=r"suffix takes 76 tokens .* room for 75; shorten it"):
+        over.tokenize("")
+
+
 def test_a_decoder_that_nobody_needs_is_let_go(folder: Path) -> None:
     mine = decoder(folder)
     assert mine.identity(control=True) == mine.identity(control=True)

@@ -37,7 +37,7 @@ from picsnet.decoder.files import (
 from picsnet.decoder.geometry import pass_sizes
 from picsnet.decoder.identity import identify
 from picsnet.decoder.spec import MAX_CANDIDATES, DecoderSpec
-from picsnet.errors import ModelError, PromptError
+from picsnet.errors import ConfigError, ModelError, PromptError
 from picsnet.hub import resolve
 
 OPTION = "--decoder"
@@ -140,8 +140,19 @@ class DiffusionDecoder:
 
     @property
     def max_tokens(self) -> int:
-        """How long a prompt may be beside start, end and suffix."""
-        return int(self.tokenizer.model_max_length) - 2 - len(self._suffix)
+        """How long a prompt may be beside start, end and suffix.
+
+        Raises:
+            ConfigError: the suffix alone is too long, so that no picture could be drawn.
+        """
+        most = int(self.tokenizer.model_max_length) - 2
+        if len(self._suffix) > most:
+            raise ConfigError(
+                f"decoder {self.spec.name}: its suffix takes {len(self._suffix)} tokens with the "
+                f"comma before it, and there is room for {most}; shorten it: --decoder-set "
+                "suffix=..."
+            )
+        return most - len(self._suffix)
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of a text without start and end, cut to `max_tokens`.
