@@ -177,6 +177,22 @@ def test_a_suffix_that_leaves_no_room_is_refused(folder: Path) -> None:
         over.tokenize("")
 
 
+def test_what_is_no_number_is_not_drawn_black(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = decoder(folder)
+    pipeline = mine._pipeline(control=False)
+    images = np.zeros((1, 64, 96, 3), np.float32)
+    images[0, 5, 5] = np.nan
+
+    def overflown(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return types.SimpleNamespace(images=images)
+
+    monkeypatch.setattr(type(pipeline), "__call__", overflown)
+    with pytest.raises(ModelError, match=r"miniature: drew what is no number \(NaN\) on cpu"):
+        draw(mine, Drawing([400], None))
+
+
 def test_a_decoder_that_nobody_needs_is_let_go(folder: Path) -> None:
     mine = decoder(folder)
     assert mine.identity(control=True) == mine.identity(control=True)

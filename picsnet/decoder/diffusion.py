@@ -237,7 +237,8 @@ class DiffusionDecoder:
             (height, width, 3) uint8 each, of the last pass.
 
         Raises:
-            ModelError: the decoder cannot be had, or not even one picture fits in memory.
+            ModelError: the decoder cannot be had, not even one picture fits in memory, or what is
+                drawn is no number.
             PromptError: a prompt does not fit.
         """
         pictures: list[NDArray[np.uint8]] = []
@@ -306,7 +307,7 @@ class DiffusionDecoder:
         }
         if conditions:
             arguments["image"] = torch.stack(conditions)
-        return _bytes(pipeline(**arguments).images)
+        return self._bytes(pipeline(**arguments).images)
 
     def _redraw(
         self,
@@ -323,7 +324,17 @@ class DiffusionDecoder:
         arguments = {**arguments, "image": larger, "strength": self.spec.settings.redraw}
         if conditions:
             arguments["control_image"] = torch.stack(conditions)
-        return _bytes(self._redrawing_pipeline(bool(conditions))(**arguments).images)
+        return self._bytes(self._redrawing_pipeline(bool(conditions))(**arguments).images)
+
+    def _bytes(self, pictures: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
+        """(B, H, W, 3) in 0..1, in bytes. What is no number would be black there."""
+        if not np.isfinite(pictures).all():
+            raise ModelError(
+                f"decoder {self.spec.name}: drew what is no number (NaN) on {self.device}: its "
+                "weights are damaged, or overflow in half precision; fetch them again, or use "
+                "--device cpu"
+            )
+        return [np.rint(picture * 255).astype(np.uint8) for picture in pictures]
 
     def _noise(
         self, pipeline: Any, generators: list[torch.Generator], width: int, height: int
@@ -424,10 +435,6 @@ class DiffusionDecoder:
             pipeline.set_progress_bar_config(disable=None if self.progress else True)
             self._redrawing[control] = pipeline
         return self._redrawing[control]
-
-
-def _bytes(pictures: Any) -> list[NDArray[np.uint8]]:
-    return [np.rint(picture * 255).astype(np.uint8) for picture in pictures]
 
 
 def _tile(vae: Any, tiled: bool) -> None:
