@@ -205,7 +205,8 @@ class SketchCodec:
             raise CorruptStreamError(
                 f"{name}: its sketch is damaged though its checksum holds; get the file again"
             ) from None
-        with stages("transform"):
+        # In a caller's bf16 the sketch would be another, by more than a level.
+        with stages("transform"), torch.autocast(latents.y_hat.device.type, enabled=False):
             rows, columns = turned_size((height, width), latents.orientation)
             sent = self.model.network.synthesise(latents)[0, 0, :rows, :columns]
             x_hat = turned_back(sent, latents.orientation)

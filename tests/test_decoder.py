@@ -193,6 +193,22 @@ def test_what_is_no_number_is_not_drawn_black(
         draw(mine, Drawing([400], None))
 
 
+def test_a_callers_autocast_and_default_type_change_no_picture(folder: Path) -> None:
+    # UniPC's own sums fail where another type is the default.
+    mine, other = (decoder(folder, dataclasses.replace(FAST, scheduler="ddim")) for _ in range(2))
+    drawing = Drawing(mine.tokenize("a cat"), SKETCH)
+    expected = draw(other, drawing)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert np.array_equal(draw(mine, drawing)[0], expected)
+    assert np.array_equal(draw(mine, drawing)[0], expected)  # nothing of it was kept
+    kind = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert np.array_equal(draw(mine, drawing)[0], expected)
+    finally:
+        torch.set_default_dtype(kind)
+
+
 def test_a_decoder_that_nobody_needs_is_let_go(folder: Path) -> None:
     mine = decoder(folder)
     assert mine.identity(control=True) == mine.identity(control=True)

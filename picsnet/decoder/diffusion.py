@@ -246,7 +246,10 @@ class DiffusionDecoder:
         while len(pictures) < len(drawings):
             batch = drawings[len(pictures) : len(pictures) + size]
             try:
-                pictures += self._draw_batch(batch, sizes)
+                # Under a caller's autocast it would be another picture, and so would later ones:
+                # what is embedded is kept.
+                with torch.autocast(torch.device(self.device).type, enabled=False):
+                    pictures += self._draw_batch(batch, sizes)
             except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -342,7 +345,8 @@ class DiffusionDecoder:
         """Each candidate's own, from the CPU: devices and batches have no part in it."""
         scale = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
         shape = (1, pipeline.unet.config.in_channels, height // scale, width // scale)
-        noise = [torch.randn(shape, generator=generator) for generator in generators]
+        # The type is part of the format, whatever the caller's default is.
+        noise = [torch.randn(shape, generator=one, dtype=torch.float32) for one in generators]
         return torch.cat(noise).to(self.device, pipeline.unet.dtype)
 
     def _condition(self, sketch: NDArray[np.uint8], width: int, height: int) -> Tensor:
