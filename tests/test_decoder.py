@@ -159,6 +159,13 @@ def test_other_errors_are_not_taken_for_memory(
         draw(mine, Drawing([1], None))
 
 
+def test_a_text_that_is_cut_is_no_reason_to_warn(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert len(decoder(folder).tokenize("dog " * 200)) < 75
+    assert capfd.readouterr().err == ""
+
+
 def test_prompts_that_do_not_fit_are_refused(shared: DiffusionDecoder) -> None:
     with pytest.raises(PromptError, match="at most"):
         draw(shared, Drawing([5] * 76, None))

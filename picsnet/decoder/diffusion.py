@@ -373,7 +373,9 @@ class DiffusionDecoder:
             raise PromptError(
                 f"{what} {text!r}: is not UTF-8 text; write it again in UTF-8"
             ) from None
-        return [int(i) for i in self.tokenizer(text, add_special_tokens=False).input_ids]
+        # Not verbose: it would foretell errors for texts that are cut here.
+        tokens = self.tokenizer(text, add_special_tokens=False, verbose=False)
+        return [int(i) for i in tokens.input_ids]
 
     def _embeddings(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """(B, 77, D) of prompts and suffix."""
