@@ -155,7 +155,7 @@ def _decoded(
     formats: tuple[str, ...] | None = None,
 ) -> Image.Image:
     with Image.open(source, formats=formats) as picture:
-        _check_size(name, *picture.size, max_pixels)
+        check_size(name, *picture.size, max_pixels)
         picture.load()
         return _seen(picture, background, mode)
 
@@ -185,7 +185,13 @@ def _need_jpeg_xl(path: Path) -> None:
         ) from None
 
 
-def _check_size(name: str, width: int, height: int, max_pixels: int | None) -> None:
+def check_size(name: str, width: int, height: int, max_pixels: int | None = None) -> None:
+    """Refuse a picture of a size that no file may have, or that is not allowed.
+
+    Raises:
+        TooManyPixelsError: more than ``max_pixels``.
+        ImageError: a side outside 16..8192.
+    """
     if max_pixels is not None and width * height > max_pixels:
         raise TooManyPixelsError(
             f"{name}: is {width}x{height}, {width * height} pixels, and at most {max_pixels} are "

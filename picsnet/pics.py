@@ -41,7 +41,7 @@ from picsnet.errors import (
     UnsupportedLayerError,
     UsageError,
 )
-from picsnet.images import load_rgb, rgb_of
+from picsnet.images import check_size, load_rgb, rgb_of
 from picsnet.metrics import colour_error
 from picsnet.prompt.caption import DEFAULT_CAPTIONER, Captioner
 from picsnet.prompt.inversion import InversionConfig, invert
@@ -306,7 +306,10 @@ class PICS:
         Raises:
             BitstreamError: one of its subclasses says what is wrong with the file.
             ModelError, CheckpointError: a model cannot be had.
+            UsageError: a path, not what is in the file.
         """
+        if isinstance(data, str | Path):
+            raise UsageError("a file is decoded from its bytes; give Path(...).read_bytes()")
         if isinstance(data, BytesLike):
             return Image.fromarray(self.decode_parts([data])[0].picture)
         return [Image.fromarray(part.picture) for part in self.decode_parts(data)]
@@ -544,11 +547,16 @@ def _pixels(image: Photograph) -> Pixels:
     if isinstance(image, str | Path):
         return load_rgb(Path(image))
     if isinstance(image, Image.Image):
-        return rgb_of(image)
+        image = rgb_of(image)
+    if not isinstance(image, np.ndarray):
+        raise UsageError(
+            f"a picture is an array, a PIL.Image or a path, not {type(image).__name__}; convert it"
+        )
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UsageError(
             f"a picture is (H, W, 3) uint8, not {image.shape} {image.dtype}; convert it"
         )
+    check_size("the picture", image.shape[1], image.shape[0])
     return image
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,6 +20,7 @@ from picsnet.clip import Clip
 from picsnet.decoder.diffusion import DiffusionDecoder
 from picsnet.errors import (
     DecoderMismatchError,
+    ImageError,
     ModelError,
     PromptError,
     TruncatedFileError,
@@ -260,6 +265,19 @@ def test_impossible_inputs_are_refused(plain: picsnet.PICS) -> None:
         plain.encode([photograph(0)], ["one", "two"])
     with pytest.raises(UsageError, match="uint8"):
         plain.encode(np.zeros((20, 20, 3)))
+    with pytest.raises(UsageError, match="not bytes; convert it"):
+        plain.encode([b"a file"])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="read_bytes"):
+        plain.decode("photo.pics")  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("size", [(8, 40), (0, 40), (40, 9000)])
+def test_a_size_that_no_file_has_is_refused_before_any_work(
+    size: tuple[int, int], plain: picsnet.PICS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain, "_prompt_ids", None)
+    with pytest.raises(ImageError, match=f"{size[1]}x{size[0]}; sides must be 16 to 8192"):
+        plain.encode_parts([photograph(0), np.zeros((*size, 3), np.uint8)])
 
 
 def test_the_decoder_is_kept_between_pictures(
