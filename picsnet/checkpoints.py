@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from picsnet import shipped
+from picsnet.devices import unseen_by_the_caller
 from picsnet.entropy import FrequencyTables
 from picsnet.errors import CheckpointError, ConfigError
 from picsnet.files import atomic_write
@@ -288,6 +289,7 @@ def _stored_tables(tensors: dict[str, Tensor]) -> CodingTables:
     return CodingTables(*map(FrequencyTables.from_arrays, arrays.values()))
 
 
+@unseen_by_the_caller()
 def _assemble(
     name: str,
     tensors: dict[str, Tensor],

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from picsnet.devices import has_amx
+from picsnet.devices import has_amx, unseen_by_the_caller
 from picsnet.errors import ModelError, PromptError
 
 FILES = [
@@ -264,22 +264,23 @@ def loading(folder: Path, option: str) -> Iterator[None]:
     """
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        reason = str(error) if isinstance(error, ModelError) else _short(error)
-        raise ModelError(
-            f"{folder}: cannot be loaded ({reason}); fetch it again, or name another: {option}"
-        ) from None
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+    with unseen_by_the_caller():
+        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            reason = str(error) if isinstance(error, ModelError) else _short(error)
+            raise ModelError(
+                f"{folder}: cannot be loaded ({reason}); fetch it again, or name another: {option}"
+            ) from None
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()
 
 
 def load_whole(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
 
 import torch
 
@@ -42,6 +45,22 @@ def check_device(name: str) -> str:
 def exact_device(device: str) -> str:
     """Where the exact hyper-synthesis runs: it needs float64, which Metal lacks."""
     return "cpu" if device.startswith("mps") else device
+
+
+one_at_a_time = threading.RLock()
+"""For making networks: while diffusers or transformers load one, what other threads make would be
+without memory, or of another type."""
+
+
+@contextlib.contextmanager
+def unseen_by_the_caller() -> Iterator[None]:
+    """For making a network whose weights are then loaded, by one thread at a time.
+
+    What chance puts into it first costs the caller's generator nothing, and a caller's inference
+    mode does not keep it from gradients for good.
+    """
+    with one_at_a_time, torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        yield
 
 
 def has_amx() -> bool:

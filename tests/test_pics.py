@@ -280,6 +280,29 @@ def test_a_size_that_no_file_has_is_refused_before_any_work(
         plain.encode_parts([photograph(0), np.zeros((*size, 3), np.uint8)])
 
 
+def test_the_callers_chance_is_left_alone(make: Any) -> None:
+    before = torch.get_rng_state(), np.random.get_state()[2], random.getstate()
+    codec = make(prompt_from="inversion", candidates=2)
+    codec.decode(codec.encode(photograph(0)))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[2], random.getstate()) == before[1:]
+
+
+def test_what_the_caller_computes_in_changes_nothing(make: Any) -> None:
+    plain = make(prompt_from="inversion")
+    data = plain.encode(photograph(0))
+    expected = plain.decode_parts([data])[0]
+    codec = make(prompt_from="inversion")
+    with torch.inference_mode():
+        assert codec.encode(photograph(0)) == data
+    codec = make()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = codec.decode_parts([data])[0]
+    assert found.sketch is not None and expected.sketch is not None
+    assert np.array_equal(found.sketch, expected.sketch)
+    assert np.array_equal(found.picture, expected.picture)
+
+
 def test_the_decoder_is_kept_between_pictures(
     plain: picsnet.PICS, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,18 @@ def test_the_same_seed_the_same_prompt(clip: Clip) -> None:
     assert [one.ids for one in other] != [one.ids for one in first]
 
 
+def test_a_callers_inference_mode_does_not_matter(
+    clip: Clip, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    picture = np.zeros((40, 40, 3), np.uint8)
+    expected = invert(clip, clip.image_features([picture]), QUICK)
+    with torch.inference_mode():
+        other = Clip.from_pretrained(str(save_clip(tmp_path_factory.mktemp("clip"))))
+        features = other.image_features([picture])
+        assert invert(other, features, QUICK) == expected
+    assert invert(other, features, QUICK) == expected
+
+
 def test_no_picture_sees_another(clip: Clip) -> None:
     features = clip.text_features(planted(clip, 4, seed=8))
     together = invert(clip, features, QUICK)

@@ -15,7 +15,7 @@ from picsnet.clip import load_whole
 from picsnet.decoder.files import controlnet_variant
 from picsnet.decoder.spec import DecoderSpec
 from picsnet.decoder.speed import make_faster
-from picsnet.devices import inference_dtype
+from picsnet.devices import inference_dtype, one_at_a_time
 from picsnet.errors import ModelError
 
 # Beside the weights: activations of one picture at 512x512, with guidance.
@@ -163,20 +163,21 @@ def _quiet() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    levels = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    diffusers_logging.set_verbosity_error()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        diffusers_logging.set_verbosity(levels[0])
-        transformers_logging.set_verbosity(levels[1])
-        if bars:
-            transformers_logging.enable_progress_bar()
+    with one_at_a_time:
+        levels = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
+        bars = transformers_logging.is_progress_bar_enabled()
+        diffusers_logging.set_verbosity_error()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            diffusers_logging.set_verbosity(levels[0])
+            transformers_logging.set_verbosity(levels[1])
+            if bars:
+                transformers_logging.enable_progress_bar()
 
 
 @contextlib.contextmanager

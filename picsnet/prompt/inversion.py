@@ -124,6 +124,14 @@ def invert(
             f"inversion: {config.tokens} tokens, but the CLIP model takes {clip.max_tokens}; "
             "ask for fewer"
         )
+    # The search needs gradients, and the caller may be in a mode that keeps none.
+    with torch.inference_mode(False):
+        return _in_batches(clip, features, config, progress)
+
+
+def _in_batches(
+    clip: Clip, features: Tensor, config: InversionConfig, progress: bool
+) -> list[Inversion]:
     vocabulary = _Vocabulary.of(clip)
     found: list[Inversion] = []
     size = len(features)

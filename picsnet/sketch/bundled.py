@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from picsnet import shipped
+from picsnet.devices import unseen_by_the_caller
 from picsnet.errors import CheckpointError, SketcherError
 from picsnet.files import atomic_write
 from picsnet.saved import averaged
@@ -59,6 +60,7 @@ class BundledSketcher:
         SketcherError: the weights are missing or damaged.
     """
 
+    @unseen_by_the_caller()
     def __init__(self, device: str = "cpu", folder: Path = SHIPPED) -> None:
         try:
             card = json.loads((folder / CARD).read_text())

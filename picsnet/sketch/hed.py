@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from picsnet.devices import unseen_by_the_caller
 from picsnet.errors import ModelError, SketcherError
 from picsnet.hub import resolve
 from picsnet.sketch.strips import in_strips
@@ -48,7 +49,8 @@ class HedSketcher:
 
     def __init__(self, source: str = DEFAULT_SOURCE, device: str = "cpu") -> None:
         weights = _find_weights(source)
-        self.network = _load_network(weights).to(device)
+        with unseen_by_the_caller():
+            self.network = _load_network(weights).to(device)
         self.device = torch.device(device)
         with weights.open("rb") as file:
             self.name = f"hed-{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
