@@ -90,6 +90,10 @@ class FrequencyTables:
         self.freqs, self.offsets, self.lengths = freqs, offsets, lengths
         self._models: dict[int, Any] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the coder's models, which cannot be copied; they are made again."""
+        return {**self.__dict__, "_models": {}}
+
     @classmethod
     def from_tables(cls, tables: Sequence[Table]) -> FrequencyTables:
         """Tables of any lengths, padded to one array."""

@@ -14,11 +14,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,7 +124,8 @@ class Decoding:
 class PICS:
     """Codes photographs with a sketch model and a frozen diffusion decoder.
 
-    All models are loaded when they are first needed and kept. `from_pretrained` makes one.
+    All models are loaded when they are first needed and kept. `from_pretrained` makes one. Threads
+    may share one: they take turns.
     """
 
     def __init__(
@@ -164,6 +166,7 @@ class PICS:
         self._ckpt, self._sketcher_name = ckpt, sketcher
         self._quality, self._effort = quality, effort
         self._clip_source = clip or decoder.spec.clip
+        self._turn = threading.RLock()
         self._captioner_source = captioner
         if mode == "pics" and (quality is not None or effort):
             _ = self._codec  # a wrong one is refused now, not after a search for a prompt
@@ -234,6 +237,13 @@ class PICS:
             progress=progress,
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what belongs to the threads of this process."""
+        return {key: value for key, value in self.__dict__.items() if key != "_turn"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= {**state, "_turn": threading.RLock()}
+
     def varied(
         self, *, quality: float | None = None, mode: str = "pics", candidates: int | None = None
     ) -> PICS:
@@ -257,9 +267,11 @@ class PICS:
         needed += ["_captioner"] if self.prompt_from == "caption" else []
         if self.prompt_from == "inversion" or (self.judge == "clip" and candidates > 1):
             needed.append("_clip")
-        for part in needed:
-            getattr(self, part)
+        with self._turn:
+            for part in needed:
+                getattr(self, part)
         other = copy.copy(self)
+        other._turn = self._turn
         other.mode, other.candidates, other._quality = mode, candidates, quality
         if mode == "pics":
             other.__dict__["_codec"] = SketchCodec(self._codec.model, quality, self._effort)
@@ -318,6 +330,12 @@ class PICS:
         self, images: Sequence[Photograph], prompts: Sequence[str | None] | None = None
     ) -> list[Encoding]:
         """As `encode`, with everything that was made on the way; prompts are made as one batch."""
+        with self._turn:
+            return self._encode_parts(images, prompts)
+
+    def _encode_parts(
+        self, images: Sequence[Photograph], prompts: Sequence[str | None] | None
+    ) -> list[Encoding]:
         prompts = [None] * len(images) if prompts is None else prompts
         if len(prompts) != len(images):
             raise UsageError(f"{len(prompts)} prompts for {len(images)} pictures; give one each")
@@ -350,6 +368,12 @@ class PICS:
                 picture depend on it.
         """
         names = [f"file {i}" for i in range(len(data))] if names is None else names
+        with self._turn:
+            return self._decode_parts(data, names, partial, batch)
+
+    def _decode_parts(
+        self, data: Sequence[BytesLike], names: Sequence[str], partial: bool, batch: int
+    ) -> list[Decoding]:
         parsed = [
             self._parse(read(one, name=name, partial=partial), name)
             for one, name in zip(data, names, strict=True)

@@ -266,7 +266,7 @@ def test_impossible_inputs_are_refused(plain: picsnet.PICS) -> None:
     with pytest.raises(UsageError, match="uint8"):
         plain.encode(np.zeros((20, 20, 3)))
     with pytest.raises(UsageError, match="not bytes; convert it"):
-        plain.encode([b"a file"])  # type: ignore[list-item]
+        plain.encode([b"a file"])  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="read_bytes"):
         plain.decode("photo.pics")  # type: ignore[call-overload]
 
@@ -301,6 +301,33 @@ def test_what_the_caller_computes_in_changes_nothing(make: Any) -> None:
     assert found.sketch is not None and expected.sketch is not None
     assert np.array_equal(found.sketch, expected.sketch)
     assert np.array_equal(found.picture, expected.picture)
+
+
+def test_threads_take_turns(make: Any) -> None:
+    shared = make(prompt_from="inversion")
+    photos = [photograph(i) for i in range(3)]
+    files = shared.encode(photos)
+    pictures = shared.decode(files)
+
+    def with_all(i: int) -> bool:
+        varied = shared.varied(candidates=1)
+        return bool(varied.encode(photos[i]) == files[i] and varied.decode(files[i]) == pictures[i])
+
+    def with_its_own(i: int) -> bool:
+        return bool(make().decode(files[i]) == pictures[i])
+
+    with ThreadPoolExecutor(3) as threads:
+        assert all(threads.map(with_all, range(3)))
+        assert all(threads.map(with_its_own, range(3)))
+
+
+def test_a_codec_that_was_used_can_be_copied(make: Any) -> None:
+    codec = make()
+    data = codec.encode(photograph(0), "a dog")
+    picture = codec.decode(data)
+    copy = pickle.loads(pickle.dumps(codec))
+    assert copy.encode(photograph(0), "a dog") == data
+    assert copy.decode(data) == picture
 
 
 def test_the_decoder_is_kept_between_pictures(
