@@ -311,6 +311,42 @@ def test_a_place_is_kept_until_the_answer_is_taken(monkeypatch: pytest.MonkeyPat
     asyncio.run(play())
 
 
+def test_a_body_that_still_comes_is_refused_where_the_service_stops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("picsnet.serve.pool._Worker.start", _never)
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/info", "raw_path": b"/v1/info",
+        "query_string": b"", "headers": [], "client": ("10.0.0.1", 1), "scheme": "http",
+    }  # fmt: skip
+
+    async def play() -> list[Message]:
+        limits, metrics = Limits(), Metrics()
+        pool = Pool(Models(), limits, print, print)
+        app = make_app(lambda: pool, limits, metrics)
+        reading, sent = asyncio.Event(), []
+
+        async def receive() -> Message:
+            reading.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        request = asyncio.create_task(app(scope, receive, send))
+        await reading.wait()
+        assert pool.count("receiving") == 1
+        pool.drain()
+        await asyncio.wait_for(request, 5)
+        assert pool.count("receiving") == 0
+        await pool.stop()
+        return sent
+
+    start, end = asyncio.run(play())
+    assert start["status"] == 503 and "the server is stopping" in end["body"].decode()
+
+
 @pytest.mark.parametrize("how", ["waited too long", "hung up", "stopping"])
 def test_who_has_just_left_the_queue_has_no_place_in_it(
     how: str, monkeypatch: pytest.MonkeyPatch

@@ -37,7 +37,7 @@ from picsnet.serve.bodies import FIELD, read_body
 from picsnet.serve.edge import refused
 from picsnet.serve.metrics import CONTENT_TYPE, Metrics
 from picsnet.serve.pool import Answer, Pool
-from picsnet.serve.refusals import FAILED, GONE, Refusal
+from picsnet.serve.refusals import FAILED, GONE, STOPPING, Refusal
 from picsnet.serve.settings import Limits
 from picsnet.serve.vetting import vet
 
@@ -245,7 +245,11 @@ async def _admitted(
                 # It leaves the queue before the place is given back.
                 await asyncio.gather(work, gone, return_exceptions=True)
 
-        response = await ask(submit)
+        try:
+            async with asyncio.timeout(None) as ticket.reading:
+                response = await ask(submit)
+        except TimeoutError:  # `Pool.drain`: nobody waits for the rest of a body
+            raise Refusal(503, STOPPING, retry_after=10) from None
         if named:
             response.headers["x-request-id"] = name
         ticket.become("sending")

@@ -48,6 +48,7 @@ class Ticket:
         kind: what is usual is known by: the verb and the mode.
         since: when it came into its state, seconds of the monotonic clock.
         attended: whether its client is still there, or is being answered.
+        reading: ends what is "receiving" where the service stops.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Ticket:
     kind: str = ""
     since: float = field(default_factory=time.monotonic)
     attended: bool = True
+    reading: asyncio.Timeout | None = None
     message: dict[str, Any] = field(default_factory=dict)
     body: bytes = b""
     future: asyncio.Future[Answer] | None = None
@@ -331,14 +333,18 @@ class Pool:
     # The end.
 
     def drain(self) -> int:
-        """Take no more work, refuse what waits; returns how many are still in work.
+        """Take no more work, refuse what waits or still comes; returns how many are in work.
 
         What is in work has ``grace`` seconds left.
         """
         self.stopping = True
         while self._waiting:
             self._waiting.popleft().settle(Refusal(503, STOPPING, retry_after=10))
-        asyncio.get_running_loop().call_later(self.limits.grace, self._kill_all)
+        loop = asyncio.get_running_loop()
+        for ticket in self._tickets.values():
+            if ticket.state == "receiving" and ticket.reading is not None:
+                ticket.reading.reschedule(loop.time())
+        loop.call_later(self.limits.grace, self._kill_all)
         return self.count("working")
 
     def _kill_all(self) -> None:
