@@ -63,6 +63,7 @@ def decode_rgb(data: bytes, name: str, max_pixels: int | None = None) -> NDArray
         ImageFormatError: another format, or none at all.
         TooManyPixelsError: more than ``max_pixels``.
         ImageError: damaged, or sides outside 16..8192.
+        MemoryError: this machine's doing, not the picture's.
     """
     if not data:
         raise ImageError(f"{name}: not a picture that can be read (it is empty); send it again")
@@ -70,7 +71,7 @@ def decode_rgb(data: bytes, name: str, max_pixels: int | None = None) -> NDArray
         return np.array(_decoded(io.BytesIO(data), name, "white", "RGB", max_pixels, _SAFE_FORMATS))
     except UnidentifiedImageError:
         raise _unknown(name) from None
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
         raise TooManyPixelsError(f"{name}: has too many pixels; resize it first") from None

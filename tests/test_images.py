@@ -15,6 +15,7 @@ from PIL import Image
 
 from picsnet.errors import ImageError, ImageFormatError, OutputError, TooManyPixelsError
 from picsnet.images import check_format, decode_rgb, load_grey, load_rgb, save_png
+from picsnet.serve.worker import _refusal
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 
@@ -259,6 +260,19 @@ def test_a_strangers_picture_is_refused_by_its_header() -> None:
         decode_rgb(data[:-40], "it")
     with pytest.raises(ImageError, match="it is empty"):
         decode_rgb(b"", "it")
+
+
+def test_a_strangers_picture_is_not_blamed_for_memory_that_is_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(_: object) -> None:
+        raise MemoryError
+
+    data = encoded(Image.new("RGB", (64, 32)), "PNG")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(MemoryError) as fault:
+        decode_rgb(data, "it")
+    assert _refusal(fault.value)["status"] == 500
 
 
 def test_formats_whose_readers_do_more_are_not_read() -> None:
