@@ -126,6 +126,16 @@ def test_a_form_and_json_say_all_that_was_made(client: httpx.Client) -> None:
     assert told == json.loads(json.dumps(contents(data)))
 
 
+def test_a_file_that_a_form_sends_as_text_is_taken_byte_for_byte(
+    client: httpx.Client, coded: bytes
+) -> None:
+    """As ``curl -F 'file=<photo.pics'`` does, and libraries that are given no file name."""
+    told = client.post("/v1/info", files={"file": (None, coded)})
+    assert told.status_code == 200 and told.json() == json.loads(json.dumps(contents(coded)))
+    wrong = client.post("/v1/encode", files={"file": PHOTO, "mode": (None, "größer")})
+    assert wrong.status_code == 400 and "mode 'größer'" in wrong.json()["error"]
+
+
 def test_modes_and_qualities(client: httpx.Client) -> None:
     def bytes_of(query: str) -> bytes:
         response = client.post(f"/v1/encode?{query}", content=PHOTO, headers=RAW)
@@ -410,6 +420,7 @@ def test_stopping_lets_work_end_and_refuses_what_waits(service: Service) -> None
     assert answers["second"].status_code == 503
     assert "stopping" in answers["second"].json()["error"]
     assert answers["first"].status_code == 200
+    service.process.wait(60)  # it has been told once, and is not told again while it ends
     assert service.stop() == 0
     assert service.lines[-2:] == [
         "picsnet: stopping: 1 in work may end, 1 that wait are refused",

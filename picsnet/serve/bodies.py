@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -76,7 +75,8 @@ async def _counted(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
 
 async def _read_form(request: Request, limit: int) -> tuple[bytes, list[tuple[str, str]]]:
     parser = MultiPartParser(
-        request.headers,
+        # Latin-1 gives bytes back as they came: a file may come as text, where it has no name.
+        Headers({"content-type": f"{request.headers['content-type']}; charset=latin-1"}),
         _counted(request, limit),
         max_files=1,
         max_fields=_MAX_FIELDS,
@@ -93,19 +93,23 @@ async def _read_form(request: Request, limit: int) -> tuple[bytes, list[tuple[st
     data: bytes | None = None
     fields = []
     for name, value in form.multi_items():
+        name = _text(name)
         if name == FIELD:
             if data is not None:
                 raise Refusal(400, f"{FIELD}: given more than once; send one file a request")
-            data = await _bytes(value)
+            data = await value.read() if isinstance(value, UploadFile) else value.encode("latin-1")
         elif isinstance(value, UploadFile):
             raise Refusal(400, f"the file is in the field {name[:40]!r}; send it as {FIELD}")
         else:
-            fields.append((name, value))
+            fields.append((name, _text(value)))
     return data or b"", fields
 
 
-async def _bytes(value: Any) -> bytes:
-    return await value.read() if isinstance(value, UploadFile) else str(value).encode()
+def _text(latin: str) -> str:
+    try:
+        return latin.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return latin
 
 
 def _too_large(limit: int) -> Refusal:
