@@ -30,7 +30,7 @@ from picsnet.serve.app import make_app
 from picsnet.serve.edge import Edge
 from picsnet.serve.engine import Engine
 from picsnet.serve.metrics import Metrics
-from picsnet.serve.pool import Pool
+from picsnet.serve.pool import Pool, _Worker
 from picsnet.serve.settings import Limits, Models
 from tests.conftest import REPOSITORY
 from tests.test_cli import photograph
@@ -522,6 +522,25 @@ sys.stdout.buffer.write(pack({"about": {}}))
 sys.stdout.flush()
 time.sleep(60)
 """
+
+
+def test_a_worker_that_is_killed_twice_is_told_so_once() -> None:
+    kills = []
+
+    class Process:
+        def kill(self) -> None:
+            kills.append(1)
+
+        async def wait(self) -> int:
+            return -9
+
+    async def play() -> None:
+        worker = _Worker(Process())  # type: ignore[arg-type]
+        worker.kill_now()  # the grace is over
+        await worker.kill()
+
+    asyncio.run(play())
+    assert kills == [1]
 
 
 def test_a_first_worker_that_cannot_be_started_ends_the_service(

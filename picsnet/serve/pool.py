@@ -384,6 +384,7 @@ class _Worker:
         self.process = process
         self.ended = asyncio.create_task(process.wait())
         self.about: dict[str, Any] = {}
+        self._killed = False
 
     @classmethod
     async def start(cls, models: Models) -> _Worker:
@@ -445,9 +446,15 @@ class _Worker:
         return await receive_async(self.process.stdout)
 
     def kill_now(self) -> None:
-        """End it, whatever it does."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
+        """End it, whatever it does.
+
+        Once: a second kill would take its status in place of asyncio, which then warns of a child
+        that it does not know.
+        """
+        if not self._killed:
+            self._killed = True
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
 
     async def kill(self) -> None:
         """End it and wait until it is gone."""
