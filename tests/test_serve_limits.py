@@ -31,6 +31,7 @@ from picsnet.serve.edge import Edge
 from picsnet.serve.engine import Engine
 from picsnet.serve.metrics import Metrics
 from picsnet.serve.pool import Pool, _Worker
+from picsnet.serve.refusals import Refusal
 from picsnet.serve.settings import Limits, Models
 from tests.conftest import REPOSITORY
 from tests.test_cli import photograph
@@ -522,6 +523,33 @@ sys.stdout.buffer.write(pack({"about": {}}))
 sys.stdout.flush()
 time.sleep(60)
 """
+
+
+def test_work_that_outlasts_the_grace_is_told_when_to_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = asyncio.create_subprocess_exec
+
+    async def idle(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        return await start(sys.executable, "-c", _WORKER, **options)
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", idle)
+
+    async def play() -> Refusal:
+        pool = Pool(Models(), Limits(grace=0), print, print)
+        with pool.admit("request-1", "10.0.0.1") as ticket:
+            work = asyncio.create_task(pool.submit(ticket, {}, b"", "encode sketch"))
+            async with asyncio.timeout(10):
+                while not pool.count("working"):
+                    await asyncio.sleep(0.01)
+            pool.drain()
+            with pytest.raises(Refusal) as refusal:
+                await work
+        await pool.stop()
+        return refusal.value
+
+    refusal = asyncio.run(play())
+    assert (refusal.status, refusal.retry_after) == (503, 10)
 
 
 def test_a_worker_that_is_killed_twice_is_told_so_once() -> None:

@@ -296,7 +296,7 @@ class Pool:
                 reason = "died"
                 if not isinstance(error, (OSError, EOFError, ValueError)):
                     self._log(f"a worker's answer: {type(error).__name__}: {error}")
-                ticket.settle(Refusal(503 if self.stopping else 500, _lost(self.stopping)))
+                ticket.settle(_lost(self.stopping))
             else:
                 self._note(ticket.kind, time.monotonic() - start)
             finally:
@@ -366,8 +366,8 @@ def _read(frame: Frame) -> Answer | Refusal:
     return message["figures"], dict(zip(message["files"], blobs, strict=True))
 
 
-def _lost(stopping: bool) -> str:
-    return STOPPING if stopping else FAILED
+def _lost(stopping: bool) -> Refusal:
+    return Refusal(503, STOPPING, retry_after=10) if stopping else Refusal(500, FAILED)
 
 
 class _Worker:
