@@ -157,6 +157,9 @@ def test_what_is_loaded_and_how_it_is(client: httpx.Client, miniature_decoder: P
     assert models["decoder"]["name"] == miniature_decoder.name  # and not its path
     assert client.get("/healthz").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {"status": "ready"}
+    for path in ("/", "/healthz", "/readyz"):  # as some load balancers ask
+        asked = client.head(path)
+        assert (asked.status_code, asked.content) == (200, b"")
     assert "/v1/encode" in client.get("/v1/openapi.json").json()["paths"]
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
 

@@ -187,6 +187,7 @@ def make_app(pool: Callable[[], Pool], limits: Limits, metrics: Metrics) -> Fast
         # No error: it may have ended, or not begun, between two questions.
         return JSONResponse(found or {"state": "unknown"}, headers=_UNSTORED)
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> Response:
         """The process answers, and can work or mend itself; else 503."""
@@ -194,6 +195,7 @@ def make_app(pool: Callable[[], Pool], limits: Limits, metrics: Metrics) -> Fast
             raise Refusal(503, "the workers have failed; the server ends, and its log says why")
         return JSONResponse({"status": "alive"}, headers=_UNSTORED)
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def readyz() -> Response:
         """Models are loaded and work is taken; else 503."""
@@ -436,6 +438,7 @@ def _serve_page(app: FastAPI) -> None:
     static = {name: (_resource(package, name), kind) for name, (package, kind) in _STATIC.items()}
     samples = sample_files()
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
         return Response(page, media_type="text/html", headers={"cache-control": "no-cache"})

@@ -298,7 +298,9 @@
       const button = element("button", { type: "button" }, image, name);
       button.addEventListener("click", async () => {
         try {
-          const blob = await (await fetch(`samples/${name}`)).blob();
+          const response = await fetch(`samples/${name}`);
+          if (!response.ok) throw new ServerError(name);
+          const blob = await response.blob();
           take(new File([blob], `${name}.png`, { type: blob.type }));
         } catch {
           complain("The sample cannot be fetched; see whether the server is running.");
