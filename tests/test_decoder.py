@@ -323,6 +323,8 @@ def test_identity_is_that_of_settings_and_weights(folder: Path, tmp_path: Path) 
     # What is of no consequence is no part of it.
     idle = decoder(folder, dataclasses.replace(FAST, redraw=0.9))
     assert idle.identity(control=True) == identities["pics"]
+    typed = decoder(folder, dataclasses.replace(FAST, guidance=9, control_scale=1))
+    assert typed.identity(control=True) == identities["pics"]  # as a Python caller may write them
 
 
 def test_identity_survives_renaming_resaving_and_half_precision(

@@ -51,6 +51,10 @@ def identify(
         digest.update(f"{name} {json.dumps(value, sort_keys=True)}\n".encode())
 
     values = dataclasses.asdict(settings)
+    for field in dataclasses.fields(settings):
+        if isinstance(field.default, float):
+            # 9 draws what 9.0 draws, and -0.0 what 0.0 does; JSON spells them apart.
+            values[field.name] = float(values[field.name]) + 0.0
     if not (settings.first_size or settings.last_size):
         # As it was before there were passes, so that older files keep their decoder.
         for key in _PASS_KEYS:
