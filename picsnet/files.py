@@ -26,8 +26,8 @@ IMAGE_SUFFIXES = frozenset(
 LONGEST_NAME = 255
 """Bytes of a file's name, on all usual systems."""
 
-BEGUN = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.(pics|jsonl)")
-"""Names of coded files and records that a killed process had begun (`beside`)."""
+BEGUN = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.(pics|jsonl|begun)")
+"""Names of coded files, records and notes that a killed process had begun (`beside`)."""
 
 
 @dataclass(frozen=True)

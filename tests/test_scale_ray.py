@@ -154,7 +154,12 @@ def test_what_a_killed_worker_had_begun_goes(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     store.write("a/b.pics", b"one")
     store.write("manifest.parts/c.jsonl", b"{}")
-    begun = [tmp_path / "a" / beside("d.pics"), tmp_path / "manifest.parts" / beside("e.jsonl")]
+    parts = tmp_path / "manifest.parts"
+    begun = [
+        tmp_path / "a" / beside("d.pics"),
+        parts / beside("e.jsonl"),
+        parts / beside("f.begun"),
+    ]
     for path in [*begun, tmp_path / "a" / ".mine.pics"]:
         path.write_bytes(b"o")
     store.tidy()
