@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -150,43 +149,6 @@ class Outcome:
             f"{self.manifest}: {self.pictures} pictures, {now} coded now, {self.before} before, "
             f"{len(self.failed)} failed"
         )
-
-
-@contextlib.contextmanager
-def held(out: Path) -> Iterator[None]:
-    """A folder for one run alone: from before it looks at what is there until its manifest is.
-
-    What holds it is a lock, not that the file is there: that of a killed process is in nobody's way
-    (so no `filelock`, which makes do with the file where a disk has no locks).
-
-    Raises:
-        PicsnetError: another run holds it.
-        OutputError: it cannot be written to.
-    """
-    path = out / LOCK
-    try:
-        file = path.open("ab")  # network disks lock for writing only what is open for that
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); name another folder with -o"
-        ) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = os.fstat(file.fileno()).st_nlink == 0  # by a run that ended this moment
-        except BlockingIOError:
-            taken = True
-        except OSError:  # some shared disks have no locks
-            taken = False
-        if taken:
-            raise PicsnetError(
-                f"{out}: another run is writing here; wait until it has ended, or end it"
-            )
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                path.unlink()  # while it is held: the next one under this name is another run's
 
 
 class Journal:

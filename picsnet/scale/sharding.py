@@ -25,8 +25,10 @@ from lightning.fabric import Fabric
 from picsnet.devices import check_device
 from picsnet.errors import OutputError, PicsnetError, UsageError
 from picsnet.files import BEGUN, InputFile, make_folder, read_file
+from picsnet.holding import held
 from picsnet.launching import Processes
 from picsnet.scale.manifest import (
+    LOCK,
     MANIFEST,
     OK,
     Journal,
@@ -36,7 +38,6 @@ from picsnet.scale.manifest import (
     coded,
     failed,
     failures,
-    held,
     merge_folder,
     new_run,
     read_folder,
@@ -250,7 +251,10 @@ def _begin(
     if fabric.is_global_zero:
         try:
             make_folder(out, "the folder", "name another one with -o")
-            holding.enter_context(held(out))
+            busy = PicsnetError(
+                f"{out}: another run is writing here; wait until it has ended, or end it"
+            )
+            holding.enter_context(held(out / LOCK, busy, "name another folder with -o"))
             _tidy(out)
             settings = settings.resolved()
             said = (new_run(), settings, settings.digest(), pairs)

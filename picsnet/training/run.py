@@ -27,6 +27,7 @@ from picsnet.config import RunConfig, to_dict
 from picsnet.devices import is_fast_in_bf16
 from picsnet.errors import CheckpointError, ConfigError, DivergedError, OutputError
 from picsnet.files import make_folder, slug
+from picsnet.holding import held
 from picsnet.launching import found_here, others_there
 from picsnet.saved import read_saved
 from picsnet.training.environment import save_description
@@ -397,23 +398,11 @@ def _alone(folder: Path, is_first: bool) -> Iterator[None]:
     if not is_first:
         yield
         return
-    path = folder / ".lock"
-    try:
-        file = path.open("ab")
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); set output=FOLDER"
-        ) from None
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # systems differ
-            raise OutputError(
-                f"{folder}: another training is at work in it; wait for its end, or give this one "
-                "another name: name=NAME"
-            ) from None
-        except OSError:  # some shared disks have no locks
-            pass
+    busy = OutputError(
+        f"{folder}: another training is at work in it; wait for its end, or give this one "
+        "another name: name=NAME"
+    )
+    with held(folder / ".lock", busy, "set output=FOLDER", fcntl.lockf):
         yield
 
 
