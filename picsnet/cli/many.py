@@ -111,10 +111,9 @@ def _noting(notebook: Any, debug: bool) -> Runner:
             keys = [notebook.key(item) for item, _ in chunk]
             try:
                 records = _readable(work, chunk, debug)
-            except UnwritableError:
-                raise
             except PicsnetError as error:
-                if len(chunk) == 1:  # else they are done again one by one
+                # Several are done again one by one.
+                if len(chunk) == 1 and not isinstance(error, UnwritableError):
                     notebook.note_failure(chunk[0], keys[0], error)
                 raise
             for pair, key, record in zip(chunk, keys, records, strict=True):
