@@ -7,10 +7,8 @@ embeddings in place of ids.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from picsnet.devices import has_amx, unseen_by_the_caller
+from picsnet.devices import has_amx
 from picsnet.errors import ModelError, PromptError
+from picsnet.pretrained import load_whole, loading
 
 FILES = [
     "config.json",
@@ -251,58 +250,6 @@ def matmul_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-@contextlib.contextmanager
-def loading(folder: Path, option: str) -> Iterator[None]:
-    """Loads from a folder without bars and notes; whatever goes wrong is one line.
-
-    Args:
-        folder: that is loaded from.
-        option: which names another.
-
-    Raises:
-        ModelError: the libraries raised something.
-    """
-    from transformers.utils import logging
-
-    with unseen_by_the_caller():
-        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        try:
-            yield
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            reason = str(error) if isinstance(error, ModelError) else _short(error)
-            raise ModelError(
-                f"{folder}: cannot be loaded ({reason}); fetch it again, or name another: {option}"
-            ) from None
-        finally:
-            logging.set_verbosity(level)
-            if bars:
-                logging.enable_progress_bar()
-
-
-def load_whole(
-    kind: Any, folder: Path, dtype: torch.dtype = torch.float32, variant: str | None = None
-) -> Any:
-    """A model of transformers or diffusers with all its weights.
-
-    The libraries would make up lost ones.
-
-    Raises:
-        ModelError: weights are missing, or of other shapes.
-    """
-    options = {"variant": variant} if variant else {}
-    model, info = kind.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, output_loading_info=True, **options
-    )
-    lost = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    if lost:
-        raise ModelError(f"{len(lost)} weights of {kind.__name__} are not in it, {lost[0]} for one")
-    return model
-
-
 def _check_vocabulary(tokenizer: Any, vocabulary: dict[str, int], config: Any) -> None:
     end = tokenizer.eos_token_id
     largest = max(vocabulary.values(), default=0)
@@ -331,8 +278,3 @@ def _is_text(token: str) -> bool:
     except UnicodeDecodeError:
         return False
     return bool(text.strip()) and text.isprintable()
-
-
-def _short(error: Exception) -> str:
-    reason = " ".join(str(error).split())
-    return f"{type(error).__name__}: {reason[:160]}"

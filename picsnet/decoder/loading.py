@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from picsnet.clip import load_whole
 from picsnet.decoder.files import controlnet_variant
 from picsnet.decoder.spec import DecoderSpec
 from picsnet.decoder.speed import make_faster
-from picsnet.devices import inference_dtype, one_at_a_time
-from picsnet.errors import ModelError
+from picsnet.devices import inference_dtype
+from picsnet.pretrained import load_whole, loading, quiet
 
 # Beside the weights: activations of one picture at 512x512, with guidance.
 _WORKING_BYTES = 2 * 2**30
@@ -41,7 +37,7 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import CLIPTokenizer
 
-    with _readable_errors(folder / "tokenizer"):
+    with loading(folder / "tokenizer", "--decoder"):
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
         # Without the file that says it transformers puts a number beyond all tensors.
         if tokenizer.model_max_length > _LONGEST_PROMPT:
@@ -86,7 +82,7 @@ def assemble(parts: dict[str, Any], control: Path | None, spec: DecoderSpec, dev
     names = ("tokenizer", "text_encoder", "vae", "unet", "scheduler")
     shared = {name: parts[name] for name in names}
     shared |= {"safety_checker": None, "feature_extractor": None}
-    with _quiet():
+    with quiet():
         if control is None:
             pipeline: Any = StableDiffusionPipeline(**shared, requires_safety_checker=False)
         else:
@@ -108,7 +104,7 @@ def for_redrawing(pipeline: Any, device: str) -> Any:
     kind: Any = (
         StableDiffusionControlNetImg2ImgPipeline if controlled else StableDiffusionImg2ImgPipeline
     )
-    with _quiet():
+    with quiet():
         return _placed(kind(**parts, requires_safety_checker=False), device)
 
 
@@ -121,7 +117,7 @@ def _placed(pipeline: Any, device: str) -> Any:
 
 
 def _load(kind: Any, folder: Path, variant: str | None, device: str) -> Any:
-    with _readable_errors(folder):
+    with loading(folder, "--decoder"):
         model = load_whole(kind, folder, inference_dtype(device), variant)
     return model.eval().requires_grad_(False)
 
@@ -130,7 +126,7 @@ def _vae_class(folder: Path) -> Any:
     """AutoencoderKL, or the small AutoencoderTiny where the configuration names it."""
     import diffusers
 
-    with _readable_errors(folder):
+    with loading(folder, "--decoder"):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name = config.get("_class_name", "AutoencoderKL")
         if name not in ("AutoencoderKL", "AutoencoderTiny"):
@@ -141,7 +137,7 @@ def _vae_class(folder: Path) -> Any:
 def _scheduler(folder: Path, name: str) -> Any:
     import diffusers
 
-    with _readable_errors(folder):
+    with loading(folder, "--decoder"):
         config = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8"))
         kind, changes = _SCHEDULERS.get(name) or (config["_class_name"], {})
         return getattr(diffusers, kind).from_config(config, **changes)
@@ -155,44 +151,3 @@ def _short_of_memory(pipeline: Any, device: str) -> bool:
     away = [x for part in parts for x in part.parameters() if not x.is_cuda]
     free, _ = torch.cuda.mem_get_info(torch.device(device))
     return sum(x.numel() * x.element_size() for x in away) + _WORKING_BYTES > free
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' notes on parts that are left out on purpose."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    with one_at_a_time:
-        levels = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
-        bars = transformers_logging.is_progress_bar_enabled()
-        diffusers_logging.set_verbosity_error()
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield
-        finally:
-            diffusers_logging.set_verbosity(levels[0])
-            transformers_logging.set_verbosity(levels[1])
-            if bars:
-                transformers_logging.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def _readable_errors(folder: Path) -> Iterator[None]:
-    """Whatever the libraries raise on a bad folder, in one line."""
-    try:
-        with _quiet():
-            yield
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        if not isinstance(error, ModelError):
-            reason = f"{type(error).__name__}: {reason}"
-        raise ModelError(
-            f"{folder}: cannot be loaded ({reason}); fetch it again, or name another decoder: "
-            "--decoder"
-        ) from None

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from picsnet.clip import load_whole, loading
 from picsnet.hub import resolve
+from picsnet.pretrained import load_whole, loading
 
 DEFAULT_CAPTIONER = "Salesforce/blip-image-captioning-base"
 """BLIP (Li et al., 2022, arXiv 2201.12086), BSD-3-Clause, about 1 GB."""
