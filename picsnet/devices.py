@@ -56,11 +56,16 @@ without memory, or of another type."""
 def unseen_by_the_caller() -> Iterator[None]:
     """For making a network whose weights are then loaded, by one thread at a time.
 
-    What chance puts into it first costs the caller's generator nothing, and a caller's inference
-    mode does not keep it from gradients for good.
+    What chance puts into it first costs the caller's generator nothing, a caller's inference mode
+    does not keep it from gradients for good, and what type the caller makes tensors of is not its.
     """
     with one_at_a_time, torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-        yield
+        kind = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(kind)
 
 
 def has_amx() -> bool:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from picsnet.checkpoints import load_model
 from picsnet.cli import main
+from picsnet.codec import SketchCodec
 from picsnet.errors import SketcherError
 from picsnet.shipped import CARD, WEIGHTS
 from picsnet.sketch import bundled
@@ -98,3 +100,21 @@ def test_a_card_names_what_was_trained_on(tmp_path: Path) -> None:
     assert main(["export", str(tmp_path / "last.ckpt"), "-o", str(tmp_path / "model")]) == 0
     card = json.loads((tmp_path / "model" / CARD).read_text())
     assert (card["data"], card["steps"]) == ("BSDS500 train", 7)
+
+
+def test_sketch_and_file_do_not_depend_on_a_callers_default_type() -> None:
+    def coded() -> tuple[NDArray[np.uint8], bytes, NDArray[np.uint8]]:
+        sketch = bundled.BundledSketcher()(disc())
+        codec = SketchCodec(load_model("sketch_ntc_lambda0.5"), effort=1)
+        data = codec.encode_map(sketch)
+        return sketch, data, codec.decode_map(data)
+
+    expected = coded()
+    kind = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        found = coded()
+    finally:
+        torch.set_default_dtype(kind)
+    assert found[1] == expected[1]
+    assert np.array_equal(found[0], expected[0]) and np.array_equal(found[2], expected[2])
