@@ -32,9 +32,9 @@ def loading(folder: Path, option: str) -> Iterator[None]:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        if not isinstance(error, ModelError):
-            reason = f"{type(error).__name__}: {reason}"
+        reason = str(error)
+        if not isinstance(error, ModelError):  # ours is a line as it is
+            reason = f"{type(error).__name__}: {' '.join(reason.split())[:160]}"
         raise ModelError(
             f"{folder}: cannot be loaded ({reason}); fetch it again, or name another: {option}"
         ) from None
