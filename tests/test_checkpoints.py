@@ -220,12 +220,15 @@ def test_a_range_network_starts_from_a_hyperprior(folder: Path) -> None:
         load_weights(build("picsnet-context", {**RANGE, "M": 16}), folder)
 
 
-@pytest.mark.parametrize("more", [{}, {"analysis": [1, 2, 1], "synthesis": [1, 1, 3]}])
+@pytest.mark.parametrize(
+    "more", [{}, {"analysis": [1, 2, 1], "synthesis": [1, 1, 3]}, {"phases": 2}]
+)
 @pytest.mark.parametrize("lmbda", [0.25, 0.5, 0.7, 4.0])
 def test_a_network_for_one_lambda_starts_from_one_for_a_range(
     tmp_path: Path, lmbda: float, more: dict[str, Any]
 ) -> None:
-    """It does what the other does at that lambda, or at the nearest; with more blocks as well."""
+    """It does what the other does at that lambda, or at the nearest; with more blocks or phases
+    as well."""
     torch.manual_seed(0)
     source = build("picsnet-context", RANGE)
     assert isinstance(source, SketchContext)
@@ -249,12 +252,17 @@ def test_a_network_for_one_lambda_starts_from_one_for_a_range(
     assert bits[0] == pytest.approx(bits[1], rel=tolerance)
 
 
-def test_a_deeper_networks_error_says_what_to_give_the_run(tmp_path: Path) -> None:
-    deep = {**RANGE, "analysis": [1, 1, 2]}
+@pytest.mark.parametrize(
+    ("more", "what"), [({"analysis": [1, 1, 2]}, "blocks"), ({"phases": 2}, "phases")]
+)
+def test_a_deeper_networks_error_says_what_to_give_the_run(
+    tmp_path: Path, more: dict[str, Any], what: str
+) -> None:
+    deep = {**RANGE, **more}
     card = {"architecture": "picsnet-context", "options": deep, "lmbda": 0.5}
     export(build("picsnet-context", deep), card, tmp_path / "deep")
     one = build("picsnet-context", {**RANGE, "lambdas": [0.5]})
-    with pytest.raises(CheckpointError, match="has more blocks than this network") as caught:
+    with pytest.raises(CheckpointError, match=f"has more {what} than this network") as caught:
         load_weights(one, tmp_path / "deep")
     architecture, options = str(caught.value).split("model.architecture=")[1].split(" ", 1)
     given = OmegaConf.from_dotlist([options.strip("'")])["model"]["options"]

@@ -72,13 +72,23 @@ def coded(model: SketchModel) -> Coded:
     sent = [torch.cat(part) for part in zip(*found, strict=True)]
     network = model.network
     assert isinstance(network, SketchHyperprior | SketchContext)
-    shapes = [(network.N, SIZE // 64, SIZE // 64)]
-    if isinstance(network, SketchContext):
-        shapes += [(network.M, SIZE // 32, SIZE // 32)] * context.STEPS
-    else:
-        sent.pop()  # all latents come at once: their parameters do not depend on them
-    views = [part.view(-1, *shape) for part, shape in zip(sent, shapes, strict=True)]
+    views = [sent[0].view(COUNT, network.N, SIZE // 64, SIZE // 64)]
+    if isinstance(network, SketchContext):  # in a hyperprior, parameters do not depend on latents
+        phases = network.context.phases
+        masks = [mask.expand(network.M, -1, -1) > 0 for mask in chessboard(phases, SIZE // 32)]
+        for step in range(context.STEPS):
+            view = sent[0].new_zeros(COUNT, network.M, SIZE // 32, SIZE // 32)
+            for phase, mask in enumerate(masks):
+                view[:, mask] = sent[1 + step * phases + phase]
+            views.append(view)
     return Coded(streams, symbols, views)
+
+
+def chessboard(phases: int, side: int) -> list[Tensor]:
+    """The cells of each phase, (side, side), as docs/format.md has them."""
+    row = torch.arange(side)
+    odd = (row[:, None] + row) % 2
+    return [torch.ones_like(odd)] if phases == 1 else [1 - odd, odd]
 
 
 def test_maps_put_the_model_to_work(coded: Coded) -> None:
@@ -142,12 +152,16 @@ class ContextParameters(nn.Module):
     def forward(self, z: Tensor, *symbols: Tensor) -> EntropyParameters:
         quality = torch.full((len(z),), 11)  # between two lambdas
         grid = (symbols[0].shape[-2], symbols[0].shape[-1])
-        seen = [self.model.features(z.to(self.kind), grid, quality)]
-        steps = []
-        for step, taken in enumerate(symbols):
-            steps.append(self.model.step(step, seen, quality))
-            seen.append(self.model.as_seen(taken + steps[-1].means).to(self.kind))
-        return EntropyParameters(*(torch.cat(parts, dim=1) for parts in zip(*steps, strict=True)))
+        features = self.model.features(z.to(self.kind), grid, quality)
+        masks = chessboard(self.model.phases, grid[0])
+        found: list[EntropyParameters] = []
+
+        def code(step: int, phase: int, parameters: EntropyParameters) -> Tensor:
+            found.append(parameters)
+            return symbols[step] + parameters.means
+
+        self.model.walk([features], masks, quality, True, code)
+        return EntropyParameters(*(torch.cat(parts, dim=1) for parts in zip(*found, strict=True)))
 
 
 def exact_parameters(model: SketchModel) -> nn.Module:

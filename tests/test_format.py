@@ -172,10 +172,7 @@ def context(stream: Stream, model: Tensors, h: int, w: int) -> Ints:
     y_hat = np.zeros((M, 2 * hc, 2 * wc), np.int64)
     for t in range(4):
         name = f"context.steps.{t}"
-        x = np.concatenate(seen)
-        x = relu(model.levelled(model.convolution(x, f"{name}.conv1"), name, q), 8192)
-        x = relu(model.convolution(x, f"{name}.conv2"))
-        means, indexes = model.parameters(model.convolution(x, f"{name}.conv3"))
+        sums = model.convolution(np.concatenate(seen), f"{name}.conv1")
         mine = [
             (c, i, j)
             for c in range(M)
@@ -187,9 +184,20 @@ def context(stream: Stream, model: Tensors, h: int, w: int) -> Ints:
         inside = np.zeros((M, hc, wc), bool)
         for k, (_, i, j) in enumerate(mine):
             inside[k, : len(range(i, h, 2)), : len(range(j, w, 2))] = True
-        symbols = np.zeros((M, hc, wc), np.int64)
-        symbols[inside] = read_sorted(stream, model, indexes[inside])
-        found = 64 * symbols + means
+        rows, columns = np.indices((hc, wc))
+        odd = (rows + columns) % 2 == 1
+        phased = f"{name}.around.weight" in model.of
+        found = np.zeros((M, hc, wc), np.int64)
+        for cells in (~odd, odd) if phased else (~odd | odd,):
+            if phased and cells is odd:
+                sums = sums + model.convolution(np.clip(found, -16383, 16383), f"{name}.around")
+            x = relu(model.levelled(sums, name, q), 8192)
+            x = relu(model.convolution(x, f"{name}.conv2"))
+            means, indexes = model.parameters(model.convolution(x, f"{name}.conv3"))
+            symbols = np.zeros((M, hc, wc), np.int64)
+            now = inside & cells
+            symbols[now] = read_sorted(stream, model, indexes[now])
+            found[:, cells] = (64 * symbols + means)[:, cells]
         for k, (c, i, j) in enumerate(mine):
             y_hat[c, i::2, j::2] = found[k]
         seen.append(np.clip(found, -16383, 16383))

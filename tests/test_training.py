@@ -601,6 +601,7 @@ SMALL = {"widths": [8, 8, 8], "M": 8, "N": 4}
         ("picsnet-hyperprior", SMALL),
         ("picsnet-context", {**SMALL, "features": 8, "width": 8}),
         ("picsnet-context", {**SMALL, "features": 8, "width": 8, "lambdas": [0.5]}),
+        ("picsnet-context", {**SMALL, "features": 8, "width": 8, "phases": 2}),
         ("cheng2020-attn-sketch", {"N": 8}),
     ],
 )

@@ -12,7 +12,10 @@ come from the hyper-latents and all steps before it, of this cell and its neighb
     (1, 0)     3   0   1   2              context does.
     (1, 1)     1   2   3   0
 
-All of that is exact fixed-point arithmetic, as the hyper-synthesis is.
+A step may come in two phases: first the cells of one colour of a chessboard, then the others, which
+see what the first phase said of the cells around them ("Checkerboard Context Model for Efficient
+Learned Image Compression", He et al., 2021). All of that is exact fixed-point arithmetic, as the
+hyper-synthesis is.
 
 One network serves all rates: latents are scaled by a gain for each channel and lambda before they
 are rounded and scaled back after ("Asymmetric Gained Deep Image Compression With Continuous Rate
@@ -126,19 +129,49 @@ class StepParameters(nn.Module):
     """One step's entropy parameters, from the hyper-latents and the steps before.
 
     (B, inputs, hc, wc) -> 3x3 conv + vector of the lambda -> relu -> 1x1 -> relu -> 1x1 -> means, s
+                                    + 3x3 conv of the phase before, in the second
+
+    Args:
+        inputs: channels of the features and the steps before.
+        width: channels within.
+        outputs: latents of a cell.
+        levels: how many lambdas.
+        phases: 1, or 2.
     """
 
-    def __init__(self, inputs: int, width: int, outputs: int, levels: int) -> None:
+    def __init__(self, inputs: int, width: int, outputs: int, levels: int, phases: int) -> None:
         super().__init__()
         self.conv1 = FixedPointConv2d(inputs, width)
+        self.around = FixedPointConv2d(outputs, width) if phases > 1 else None
         self.level = Levels(levels, width, WEIGHT_BITS + ACTIVATION_BITS)
         self.conv2 = FixedPointConv2d(width, width, kernel=1)
         self.conv3 = FixedPointConv2d(width, 2 * outputs, kernel=1)
         self.lowest = LowerBound(0.0)
 
-    def forward(self, x: Tensor, quality: Tensor, exact: bool) -> EntropyParameters:
-        """As `ContextModel.step` says."""
-        x = fixed_point_relu(self.conv1(x) + self.level(quality, x.dtype))
+    def begin(self, seen: list[Tensor], quality: Tensor) -> Tensor:
+        """What all phases of the step have in common, (B, width, hc, wc).
+
+        Args:
+            seen: the features, then y_hat of each step before, as `ContextModel.as_seen` gives it.
+            quality: (B,).
+        """
+        x = torch.cat(seen, dim=1)
+        sums: Tensor = self.conv1(x) + self.level(quality, x.dtype)
+        return sums
+
+    def forward(self, begun: Tensor, first: Tensor | None, exact: bool) -> EntropyParameters:
+        """Parameters of the step's latents (B, outputs, hc, wc).
+
+        Args:
+            begun: as `begin` says.
+            first: y_hat of the first phase as later steps see it, zero where the second's cells
+                are; None in the first phase.
+            exact: whether indexes are to be integers.
+        """
+        if first is not None:
+            assert self.around is not None
+            begun = begun + self.around(first)
+        x = fixed_point_relu(begun)
         x = fixed_point_relu(self.conv2(x))
         return entropy_parameters(self.conv3(x), self.lowest, exact)
 
@@ -152,15 +185,17 @@ class ContextModel(nn.Module):
         levels: how many lambdas.
         features: channels of what the hyper-latents tell every step.
         width: channels within a step.
+        phases: of each step, 1 or 2.
     """
 
-    def __init__(self, N: int, M: int, levels: int, features: int, width: int) -> None:
+    def __init__(self, N: int, M: int, levels: int, features: int, width: int, phases: int) -> None:
         super().__init__()
+        self.phases = phases
         self.conv1 = FixedPointConv2d(N, 4 * features)
         self.level = Levels(levels, features, WEIGHT_BITS + ACTIVATION_BITS)
         self.conv2 = FixedPointConv2d(features, features)
         self.steps = nn.ModuleList(
-            StepParameters(features + step * M, width, M, levels) for step in range(STEPS)
+            StepParameters(features + step * M, width, M, levels, phases) for step in range(STEPS)
         )
 
     def features(self, z_hat: Tensor, size: tuple[int, int], quality: Tensor) -> Tensor:
@@ -170,19 +205,40 @@ class ContextModel(nn.Module):
         x = fixed_point_relu(x + self.level(quality, x.dtype))
         return fixed_point_relu(self.conv2(x))
 
-    def step(
-        self, step: int, seen: list[Tensor], quality: Tensor, exact: bool = True
-    ) -> EntropyParameters:
-        """Parameters of a step's latents (B, M, hc, wc).
+    def walk(
+        self,
+        seen: list[Tensor],
+        masks: Sequence[Tensor],
+        quality: Tensor,
+        exact: bool,
+        code: Callable[[int, int, EntropyParameters], Tensor],
+    ) -> list[Tensor]:
+        """Go through steps and phases as sender and receiver both do.
 
         Args:
-            step: 0 .. 3.
-            seen: the features, then y_hat of each step before, in the type of the arithmetic.
+            seen: the features, in the type of the arithmetic.
+            masks: for each phase, its cells: (hc, wc), 1 or 0.
             quality: (B,).
             exact: whether indexes are to be integers.
+            code: takes step, phase and the parameters of all latents of the step; returns their
+                y_hat (B, M, hc, wc), of which those of the phase count.
+
+        Returns:
+            y_hat of each step, (B, M, hc, wc).
         """
-        result: EntropyParameters = self.steps[step](torch.cat(seen, dim=1), quality, exact)
-        return result
+        seen, coded = list(seen), []
+        for step, parameters in enumerate(self.steps):
+            assert isinstance(parameters, StepParameters)
+            begun = parameters.begin(seen, quality)
+            y_hat: Tensor | None = None
+            for phase, mask in enumerate(masks):
+                first = None if y_hat is None else self.as_seen(y_hat).to(begun.dtype)
+                found = code(step, phase, parameters(begun, first, exact)) * mask
+                y_hat = found if y_hat is None else y_hat + found
+            assert y_hat is not None
+            coded.append(y_hat)
+            seen.append(self.as_seen(y_hat).to(begun.dtype))
+        return coded
 
     @staticmethod
     def as_seen(y_hat: Tensor) -> Tensor:
@@ -197,11 +253,13 @@ class _Cells(NamedTuple):
         size: (h, w).
         grid: (hc, wc).
         channels: for each step, the M cell channels that it codes.
+        masks: for each phase, its cells: (hc, wc), 1 or 0.
     """
 
     size: tuple[int, int]
     grid: tuple[int, int]
     channels: list[Tensor]
+    masks: Sequence[Tensor]
 
     def split(self, y: Tensor) -> list[Tensor]:
         """Latents by step, (B, M, hc, wc) each, zero where a cell sticks out of the picture."""
@@ -216,10 +274,10 @@ class _Cells(NamedTuple):
         h, w = self.size
         return F.pixel_shuffle(together[:, order], 2)[..., :h, :w]
 
-    def valid(self) -> list[Tensor]:
-        """For each step, which of its latents exist: (M * hc * wc,) bool."""
+    def valid(self) -> list[list[Tensor]]:
+        """For each step and phase, which of its latents exist: (M * hc * wc,) bool."""
         inside = torch.ones(1, len(self.channels[0]), *self.size, device=self.channels[0].device)
-        return [part.flatten() > 0 for part in self.split(inside)]
+        return [[(part * mask).flatten() > 0 for mask in self.masks] for part in self.split(inside)]
 
 
 def _step_channels(M: int) -> list[list[int]]:
@@ -244,11 +302,12 @@ class SketchContext(FileNTC):
         M: channels of the latents y, a multiple of 4.
         N: channels of the hyper-latents z.
         analysis, synthesis: residual blocks at 1/4, 1/8 and 1/16.
-        features, width: of `ContextModel`.
+        features, width, phases: of `ContextModel`.
         prior: whether to make what training and `forward` need beside what codes files.
 
     Raises:
-        ValueError: lambdas do not rise from above zero, or M is no multiple of 4.
+        ValueError: lambdas do not rise from above zero, M is no multiple of 4, or phases are
+            neither 1 nor 2.
     """
 
     MULTIPLE = 16
@@ -264,6 +323,7 @@ class SketchContext(FileNTC):
         synthesis: Sequence[int] = (1, 1, 1),
         features: int = 64,
         width: int = 160,
+        phases: int = 1,
         prior: bool = True,
     ) -> None:
         super().__init__()
@@ -272,6 +332,8 @@ class SketchContext(FileNTC):
             raise ValueError(f"lambdas must rise from above zero, not be {list(lambdas)}")
         if M % STEPS:
             raise ValueError(f"M must be a multiple of {STEPS}, not {M}")
+        if phases not in (1, 2):
+            raise ValueError(f"phases must be 1 or 2, not {phases}")
         a, b, c = widths
         self.M, self.N = M, N
         self.g_a = nn.Sequential(
@@ -296,7 +358,7 @@ class SketchContext(FileNTC):
         )
         self.gains = RateGains(self.lambdas, M)
         self.h_a = hyper_analysis(M, N)
-        self.context = ContextModel(N, M, len(self.lambdas), features, width)
+        self.context = ContextModel(N, M, len(self.lambdas), features, width, phases)
         if prior:
             from picsnet.ntc.prior import IntegerEntropyBottleneck
 
@@ -336,11 +398,13 @@ class SketchContext(FileNTC):
 
         Of a hyperprior the transforms, of a network of this kind all of it, at our lambdas: its
         vectors are interpolated, and those of its first or last lambda stand for what lies beyond.
-        Blocks that the other one lacks change nothing yet.
+        Blocks and the second phase, where the other one lacks them, change nothing yet.
 
         Raises:
-            ValueError: widths, M or N differ, or it has more blocks.
+            ValueError: widths, M or N differ, or it has more blocks or phases.
         """
+        if isinstance(other, SketchContext) and other.context.phases > self.context.phases:
+            raise ValueError("it has more phases than this network")
         _adopt(self.g_a, other.g_a)
         _adopt(self.g_s, other.g_s)
         try:
@@ -348,7 +412,13 @@ class SketchContext(FileNTC):
             self.entropy_bottleneck.load_state_dict(other.entropy_bottleneck.state_dict())
             if isinstance(other, SketchContext):
                 self.gains.load_state_dict(self._at_our_lambdas(other, other.gains))
-                self.context.load_state_dict(self._at_our_lambdas(other, other.context))
+                state = self._at_our_lambdas(other, other.context)
+                if self.context.phases > other.context.phases:
+                    # At zero, what the first phase said goes unheard.
+                    for name, value in self.context.state_dict().items():
+                        if ".around." in name:
+                            state[name] = torch.zeros_like(value)
+                self.context.load_state_dict(state)
         except RuntimeError as error:
             raise ValueError(str(error)) from None
 
@@ -406,15 +476,20 @@ class SketchContext(FileNTC):
             _, z_likelihoods = self.entropy_bottleneck(z, training=relaxed)
         else:
             z_likelihoods = self.entropy_bottleneck.likelihoods(z + noise)
-        seen = [self.context.features(round_through(z).to(kind), cells.grid, quality)]
-        steps, likelihoods = [], []
-        for step, target in enumerate(cells.split(y)):
-            means, indexes = self.context.step(step, seen, quality, exact=not relaxed)
-            steps.append(round_through(target - means) + means)
-            found = rounded_log_likelihoods(target - means, scale_of_index(indexes))
-            lowest = self.lowest(found) if relaxed else found.clamp(min=MIN_LOG_PROBABILITY)
-            likelihoods.append(torch.exp(lowest))
-            seen.append(self.context.as_seen(steps[-1]).to(kind))
+        targets = cells.split(y)
+        likelihoods = [torch.zeros_like(target) for target in targets]
+
+        def code(step: int, phase: int, found: EntropyParameters) -> Tensor:
+            rest = targets[step] - found.means
+            logs = rounded_log_likelihoods(rest, scale_of_index(found.indexes))
+            lowest = self.lowest(logs) if relaxed else logs.clamp(min=MIN_LOG_PROBABILITY)
+            likelihoods[step] = likelihoods[step] + torch.exp(lowest) * cells.masks[phase]
+            # Rounded, the means cancel out: no gradient can reach them by way of y_hat.
+            y_hat = (rest.round() + found.means).detach()
+            return y_hat + (targets[step] - targets[step].detach()) if relaxed else y_hat
+
+        features = self.context.features(round_through(z).to(kind), cells.grid, quality)
+        steps = self.context.walk([features], cells.masks, quality, not relaxed, code)
         restored = self.gains.restore(cells.join(steps), quality)
         return restored, {"y": cells.join(likelihoods), "z": z_likelihoods}
 
@@ -441,14 +516,15 @@ class SketchContext(FileNTC):
         reach = limits.y_reach.to(y.device)
         parts = [hyper_part(z)]
 
-        def choose(step: int, found: EntropyParameters) -> Tensor:
+        def choose(step: int, phase: int, found: EntropyParameters) -> Tensor:
+            inside = valid[step][phase]
             most = reach[found.indexes.long()].to(y)
             symbols = torch.clamp((targets[step] - found.means).round(), -most, most)
             coded = [
-                part.flatten(1)[:, valid[step]].to(torch.int32) for part in (symbols, found.indexes)
+                part.flatten(1)[:, inside].to(torch.int32) for part in (symbols, found.indexes)
             ]
             parts.append(Part("y", *coded))
-            return symbols * valid[step].view_as(symbols[0])
+            return symbols * inside.view_as(symbols[0])
 
         self._walk(z, cells, quality, choose)
         return parts
@@ -461,10 +537,11 @@ class SketchContext(FileNTC):
         cells = self._cells(size, device)
         valid = cells.valid()
 
-        def take(step: int, found: EntropyParameters) -> Tensor:
+        def take(step: int, phase: int, found: EntropyParameters) -> Tensor:
+            inside = valid[step][phase]
             symbols = torch.zeros_like(found.means).flatten()
-            coded = read("y", found.indexes.flatten()[valid[step]].cpu().numpy())
-            symbols[valid[step]] = torch.from_numpy(coded).to(symbols)
+            coded = read("y", found.indexes.flatten()[inside].cpu().numpy())
+            symbols[inside] = torch.from_numpy(coded).to(symbols)
             return symbols.view_as(found.means)
 
         at = torch.tensor([quality], device=device)
@@ -475,17 +552,16 @@ class SketchContext(FileNTC):
         z: Tensor,
         cells: _Cells,
         quality: Tensor,
-        symbols_of: Callable[[int, EntropyParameters], Tensor],
+        symbols_of: Callable[[int, int, EntropyParameters], Tensor],
     ) -> Tensor:
-        """Go through the steps as sender and receiver both do; returns y_hat (B, M, h, w)."""
+        """y_hat (B, M, h, w), from what is coded of each step and phase."""
+
+        def code(step: int, phase: int, found: EntropyParameters) -> Tensor:
+            return symbols_of(step, phase, found) + found.means
+
         with torch.autocast(z.device.type, enabled=False):
-            seen = [self.context.features(z.double(), cells.grid, quality)]
-            coded = []
-            for step in range(STEPS):
-                found = self.context.step(step, seen, quality)
-                coded.append(symbols_of(step, found) + found.means)
-                seen.append(self.context.as_seen(coded[-1]).double())
-            return cells.join(coded)
+            features = self.context.features(z.double(), cells.grid, quality)
+            return cells.join(self.context.walk([features], cells.masks, quality, True, code))
 
     @torch.no_grad()
     def synthesise(self, latents: Latents) -> Tensor:
@@ -496,7 +572,16 @@ class SketchContext(FileNTC):
     def _cells(self, size: tuple[int, int], device: torch.device) -> _Cells:
         grid = (-(-size[0] // 2), -(-size[1] // 2))
         channels = [_on_device(tuple(step), device) for step in self._channels]
-        return _Cells(size, grid, channels)
+        return _Cells(size, grid, channels, _phases(grid, self.context.phases, device))
+
+
+@functools.lru_cache(maxsize=64)
+def _phases(grid: tuple[int, int], phases: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Masks of the cells of each phase, (hc, wc)."""
+    with torch.inference_mode(False):
+        rows, columns = (torch.arange(side, device=device) for side in grid)
+        odd = ((rows[:, None] + columns) % 2).float()
+        return (torch.ones_like(odd),) if phases == 1 else (1 - odd, odd)
 
 
 @functools.lru_cache(maxsize=64)

@@ -73,6 +73,13 @@ SETS = {
         levels=True,
         turned=True,
     ),
+    "picsnet-context-phases": Kind(
+        "picsnet-context",
+        {**CONTEXT, "widths": [8, 8, 8], "M": 8, "N": 4, "features": 8, "width": 8, "phases": 2},
+        [0, 0.375, 1.625, 2],
+        levels=True,
+        turned=True,
+    ),
 }
 PROMPTS = [[], [0], [5, 5, 5], [17, 301, 42, 7, 256, 1], list(range(3, 300, 4))]
 
