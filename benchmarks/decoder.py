@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from picsnet.decoder.diffusion import DiffusionDecoder, Drawing
 from picsnet.decoder.spec import DecoderSettings, DecoderSpec, DecoderSpeed
 from picsnet.devices import check_device, inference_dtype
-from picsnet.errors import ConfigError, PicsnetError
+from picsnet.errors import ConfigError, PicsnetError, in_one_line
 from picsnet.files import atomic_write
 
 PLAIN = DecoderSpeed(layout="contiguous")
@@ -241,7 +241,7 @@ def measure(folder: Path, device: str, args: argparse.Namespace) -> dict[str, An
         except RuntimeError as error:  # a compiler that fails costs one row, not the run
             if name == "stock":
                 raise
-            failed[name] = " ".join(str(error).split())[:200]
+            failed[name] = in_one_line(error)
         draw = None  # type: ignore[assignment]
         gc.collect()
         if device.startswith("cuda"):

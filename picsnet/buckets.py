@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from picsnet.errors import DataError, OutputError, PicsnetError, UsageError
+from picsnet.errors import DataError, OutputError, PicsnetError, UsageError, in_one_line
 from picsnet.files import atomic_write
 
 BUCKETS = ("s3", "gs")
@@ -180,7 +180,7 @@ class BucketStore:
             self._client().upload_file(str(source), f"{self.url}/{name}")
         except Exception as error:
             raise OutputError(
-                f"{self.url}/{name}: cannot be written ({_reason(error)}); check the bucket's "
+                f"{self.url}/{name}: cannot be written ({in_one_line(error)}); check the bucket's "
                 "name, rights and credentials"
             ) from None
 
@@ -199,9 +199,9 @@ class BucketStore:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise  # of the copy on this machine
-            raise _unreadable(remote, _reason(error)) from None
+            raise _unreadable(remote, in_one_line(error)) from None
         except Exception as error:  # of boto3, of Google's client, of the network
-            raise _unreadable(remote, _reason(error)) from None
+            raise _unreadable(remote, in_one_line(error)) from None
 
     def _client(self) -> Any:
         if self._process != os.getpid():
@@ -217,7 +217,7 @@ class BucketStore:
                 self._provider = _get_fs_provider(self.url, self._options())
             except ImportError as error:
                 raise UsageError(
-                    f"{self.url}: needs a package that is not installed ({_reason(error)}); "
+                    f"{self.url}: needs a package that is not installed ({in_one_line(error)}); "
                     "pip install google-cloud-storage"
                 ) from None
         return self._provider
@@ -239,7 +239,3 @@ def _unreadable(what: str, why: str) -> DataError:
     return DataError(
         f"{what}: cannot be read ({why}); check that it is there, and rights or credentials"
     )
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

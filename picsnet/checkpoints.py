@@ -27,7 +27,7 @@ from torch import Tensor
 from picsnet import shipped
 from picsnet.devices import unseen_by_the_caller
 from picsnet.entropy import FrequencyTables
-from picsnet.errors import CheckpointError, ConfigError
+from picsnet.errors import CheckpointError, ConfigError, in_one_line
 from picsnet.files import atomic_write
 from picsnet.ntc import build
 from picsnet.ntc.base import FileNTC
@@ -323,7 +323,7 @@ def _assemble(
             if isinstance(layer, FixedPointConv2d):
                 layer.check_exact()
     except (RuntimeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error)
         raise CheckpointError(
             f"{name}: does not hold a {architecture} as its card says ({reason}); "
             "export it again with picsnet export"
@@ -423,7 +423,7 @@ def load_lightning(
         ) from None
     except Exception as error:
         # torch.load raises what the damage suggests: pickle, zip, runtime and key errors alike.
-        reason = " ".join(str(error).split())[:160]
+        reason = in_one_line(error)
         raise CheckpointError(
             f"{path}: not a checkpoint of a sketch NTC ({type(error).__name__}: {reason}); "
             "use the last.ckpt of a run of train.py"
@@ -451,7 +451,7 @@ def load_weights(network: torch.nn.Module, spec: str | Path) -> None:
         else:
             network.load_state_dict(source.state_dict(), strict=True)
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = in_one_line(error)
         # Lambdas are the configuration's own.
         options = ", ".join(f"{k}: {v}" for k, v in card["options"].items() if k != "lambdas")
         raise CheckpointError(

@@ -6,6 +6,9 @@ The command line prints it as ``picsnet: error: ...`` and exits with the class's
 
 from __future__ import annotations
 
+LONGEST_REASON = 200
+"""Characters of an error of another's that a message quotes."""
+
 
 class PicsnetError(Exception):
     """Base of all errors that picsnet raises on purpose."""
@@ -111,3 +114,12 @@ class DecoderMismatchError(BitstreamError):
 
 class CorruptStreamError(BitstreamError):
     """The entropy-coded symbols are such as no encoder writes."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, for a message to quote: our own whole, another's no longer than is read.
+
+    The error's kind where it says nothing.
+    """
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if isinstance(error, PicsnetError) else said[:LONGEST_REASON]

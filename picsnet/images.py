@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from picsnet.errors import ImageError, ImageFormatError, TooManyPixelsError
+from picsnet.errors import ImageError, ImageFormatError, TooManyPixelsError, in_one_line
 from picsnet.files import atomic_write
 
 MIN_SIDE = 16
@@ -77,7 +77,7 @@ def decode_rgb(data: bytes, name: str, max_pixels: int | None = None) -> NDArray
         raise TooManyPixelsError(f"{name}: has too many pixels; resize it first") from None
     except Exception as error:
         # As in `_load`. Its text may speak of the memory that the picture is in.
-        reason = "" if "BytesIO" in str(error) else f" ({_words(error)})"
+        reason = "" if "BytesIO" in str(error) else f" ({in_one_line(error)})"
         raise ImageError(
             f"{name}: not a picture that can be read{reason}; replace it, or convert it to PNG"
         ) from None
@@ -170,11 +170,7 @@ def _reason(path: Path, error: Exception) -> str:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "its content is no known picture format"
-    return _words(error)
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    return in_one_line(error)
 
 
 def _need_jpeg_xl(path: Path) -> None:

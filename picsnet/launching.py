@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from picsnet.errors import ConfigError, PicsnetError, UsageError
+from picsnet.errors import ConfigError, PicsnetError, UsageError, in_one_line
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -66,7 +66,7 @@ def found_here(places: Places, prefix: str = "") -> Iterator[None]:
         raise ConfigError(
             f"{prefix}accelerator={places.accelerator} devices={places.devices} "
             f"num_nodes={places.num_nodes} strategy={places.strategy}: not on this machine "
-            f"({' '.join(str(error).split())[:160]}); leave them out to have what it has"
+            f"({in_one_line(error)}); leave them out to have what it has"
         ) from None
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 
 from picsnet.decoder.spec import DecoderSettings
-from picsnet.errors import ModelError
+from picsnet.errors import ModelError, in_one_line
 
 _NOISE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
 _FLOW_KEYS = ("use_flow_sigmas", "flow_shift")
@@ -89,7 +89,7 @@ def signature(files: list[Path]) -> str:
                 values = tensor.to(torch.float16).contiguous().numpy().astype("<f2")
                 hashes.append(hashlib.sha256(values.tobytes()).hexdigest())
         except Exception as error:  # what damage raises has no common base, least in a pickle
-            reason = " ".join(str(error).split())[:120]
+            reason = in_one_line(error)
             raise ModelError(f"{file}: damaged weights ({reason}); fetch them again") from None
     return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from picsnet.errors import DataError
+from picsnet.errors import DataError, in_one_line
 from picsnet.files import IMAGE_SUFFIXES, expand_inputs
 
 VARIABLE = "PICSNET_DATA"
@@ -182,7 +182,7 @@ def _fetch(name: str, source: Source, folder: Path) -> Path:
             finally:
                 lock.unlink(missing_ok=True)  # a waiting process sees that, and looks again
     except (OSError, ValueError, requests.RequestException) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = in_one_line(error)
         raise DataError(
             f"dataset {name}: is not here and cannot be fetched ({reason}); put its "
             f"{source.count} pictures into {folder} or ${VARIABLE}/{name}: {source.layout}, from "

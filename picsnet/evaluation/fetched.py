@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from picsnet.errors import ModelError
+from picsnet.errors import ModelError, in_one_line
 
 PLACE = "$TORCH_HOME/hub/checkpoints"
 
@@ -32,7 +32,7 @@ def fetched(file: str, origin: str) -> Iterator[None]:
     except (ImportError, MemoryError):  # nothing that the file is to blame for
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = in_one_line(error)
         path = Path(torch.hub.get_dir()) / "checkpoints" / file
         if path.is_file():
             raise ModelError(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from picsnet.errors import PicsnetError
+from picsnet.errors import PicsnetError, in_one_line
 from picsnet.evaluation.config import MeasuresConfig
 from picsnet.evaluation.edges import edge_agreement, thinned
 from picsnet.evaluation.fetched import fetched
@@ -67,7 +67,7 @@ def load(
         try:
             made_with, compare = _MAKERS[scope][name](config, device)
         except (PicsnetError, OSError) as error:
-            left_out[name] = " ".join(str(error).split())
+            left_out[name] = in_one_line(error)
         else:
             made.append(Likeness(name, made_with, compare))
     return made, left_out

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
-from picsnet.errors import UsageError
+from picsnet.errors import UsageError, in_one_line
 from picsnet.evaluation.measures import MEASURES
 
 NAME = "picsnet: rate and distortion"
@@ -117,7 +117,7 @@ def save(workspace: Any) -> str:
     try:
         workspace.save()
     except Exception as error:  # the client raises what its transport does
-        reason = " ".join(str(error).split())[:160]
+        reason = in_one_line(error)
         raise UsageError(
             f"{workspace.entity}/{workspace.project}: W&B does not take the workspace ({reason}); "
             "check the names, your rights and WANDB_BASE_URL"

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from picsnet.errors import ConfigError
+from picsnet.errors import ConfigError, in_one_line
 from picsnet.ntc.base import FileNTC
 
 ARCHITECTURES: dict[str, str] = {
@@ -49,6 +49,6 @@ def build(
         network: nn.Module = made(**dict(options or {}), **parts)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         # Torch's own: negative sizes, and those that no memory holds.
-        reason = " ".join(str(error).split())[:160]
+        reason = in_one_line(error)
         raise ConfigError(f"model.options {options} do not suit {architecture}: {reason}") from None
     return network

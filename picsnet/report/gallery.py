@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from picsnet.errors import in_one_line
 from picsnet.files import slug
 from picsnet.report.loading import Run, layers_of
 
@@ -128,7 +129,7 @@ def _convert(source: Path, target: Path) -> str | None:
         with Image.open(source) as picture:
             picture.load()
     except Exception as error:  # Pillow raises whatever the damage suggests
-        return f"{source}: is no picture that can be read ({' '.join(str(error).split())[:100]})"
+        return f"{source}: is no picture that can be read ({in_one_line(error)})"
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".webp":
         picture.save(target, "WEBP", quality=QUALITY, method=4)

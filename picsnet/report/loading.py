@@ -12,7 +12,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from picsnet.errors import DataError, UsageError
+from picsnet.errors import DataError, UsageError, in_one_line
 from picsnet.evaluation.rows import LAYER_PREFIX
 from picsnet.evaluation.tables import ROWS, SUMMARY
 from picsnet.files import read_file
@@ -70,7 +70,7 @@ def _load(folder: Path) -> Run:
         rows = [{**_typed(line), "dataset": summary["dataset"]["name"]} for line in lines]
         return Run(str(summary["name"]), folder, summary, rows)
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        what = f"lacks {error}" if isinstance(error, KeyError) else in_one_line(error)
         raise DataError(
             f"{folder / name}: is damaged, or of an earlier version ({what}); run picsnet evaluate "
             "again"

@@ -26,7 +26,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from picsnet.errors import DataError, PicsnetError, UsageError
+from picsnet.errors import DataError, PicsnetError, UsageError, in_one_line
 from picsnet.files import IMAGE_SUFFIXES
 from picsnet.scale.manifest import (
     MANIFEST,
@@ -249,7 +249,7 @@ def _cluster(ray: Any, workers: Workers) -> Iterator[None]:
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = in_one_line(error)
         raise PicsnetError(
             f"Ray cannot be reached at {address or 'this machine'} ({reason}); check --address"
         ) from None
@@ -334,7 +334,7 @@ def _readable(error: BaseException) -> PicsnetError:
             return seen
         last = seen
         seen = getattr(seen, "cause", None) or seen.__cause__
-    reason = " ".join(str(last).split())
+    reason = in_one_line(last)
     return PicsnetError(
         f"the workers failed ({type(last).__name__}: {reason[-300:]}); what is done stays done, "
         "run the same command again"

@@ -23,7 +23,7 @@ import torch
 from lightning.fabric import Fabric
 
 from picsnet.devices import check_device
-from picsnet.errors import OutputError, PicsnetError, UsageError
+from picsnet.errors import OutputError, PicsnetError, UsageError, in_one_line
 from picsnet.files import BEGUN, InputFile, make_folder, read_file
 from picsnet.holding import held
 from picsnet.launching import Processes
@@ -348,7 +348,7 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = in_one_line(error)
         raise PicsnetError(
             f"another process of this run is gone or cannot be reached ({reason}); run the same "
             "command again to go on"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from picsnet.errors import DataError, OutputError, UsageError
+from picsnet.errors import DataError, OutputError, UsageError, in_one_line
 from picsnet.files import BEGUN, atomic_write, beside
 
 T = TypeVar("T")
@@ -222,5 +222,5 @@ def _readable(what: str) -> Iterator[None]:
 
 
 def _sentence(what: str, verb: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    reason = in_one_line(error)
     return f"{what}: cannot be {verb} ({reason}); check the URL and your rights to it"

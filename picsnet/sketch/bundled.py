@@ -17,7 +17,7 @@ from torch import Tensor
 
 from picsnet import shipped
 from picsnet.devices import unseen_by_the_caller
-from picsnet.errors import CheckpointError, SketcherError
+from picsnet.errors import CheckpointError, SketcherError, in_one_line
 from picsnet.files import atomic_write
 from picsnet.saved import averaged
 from picsnet.shipped import CARD, WEIGHTS
@@ -72,7 +72,7 @@ class BundledSketcher:
             if lost := [key for key in absent if not key.endswith(".num_batches_tracked")]:
                 raise ValueError(f"{len(lost)} weights are missing, the first {lost[0]}")
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = in_one_line(error)
             raise SketcherError(
                 f"{folder}: the edge detector's weights cannot be read ({reason}); restore the "
                 "folder from the repository, or train it: train.py --config edge_bsds500.yaml"
@@ -147,7 +147,7 @@ def load_training_checkpoint(path: Path) -> tuple[EdgeNetwork, dict[str, Any]]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; train one with train.py") from None
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = in_one_line(error)
         raise CheckpointError(
             f"{path}: not a checkpoint of an edge detector ({type(error).__name__}: {reason})"
         ) from None

@@ -19,7 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from picsnet.errors import DataError, ImageError, OutputError, SketcherError, UsageError
+from picsnet.errors import (
+    DataError,
+    ImageError,
+    OutputError,
+    SketcherError,
+    UsageError,
+    in_one_line,
+)
 from picsnet.files import IMAGE_SUFFIXES, InputFile, expand_inputs
 from picsnet.images import MIN_SIDE, load_rgb, save_png
 from picsnet.terminal import shown
@@ -231,7 +238,7 @@ def _make(picture: Path, target: Path, sketcher: Sketcher, max_side: int | None)
         edges = sketcher(_limited(rgb, max_side))
     except (RuntimeError, MemoryError) as error:
         # Out of memory, as torch and numpy say it.
-        return picture, target, f"cannot be sketched ({' '.join(str(error).split())[:160]})"
+        return picture, target, f"cannot be sketched ({in_one_line(error)})"
     save_png(edges, target)
     return picture, target, None
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from picsnet.config import OptimConfig, RunConfig, to_dict
-from picsnet.errors import CheckpointError
+from picsnet.errors import CheckpointError, in_one_line
 from picsnet.saved import averaged, read_saved
 from picsnet.training.average import ExponentialAverage
 from picsnet.training.environment import describe_environment
@@ -80,7 +80,7 @@ class SteppedModule(L.LightningModule):
         try:
             self.network.load_state_dict(averaged(saved))
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = in_one_line(error)
             raise CheckpointError(
                 f"init_from {spec}: does not fit the network of this run ({reason})"
             ) from None

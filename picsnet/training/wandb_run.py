@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from picsnet.errors import ConfigError
+from picsnet.errors import ConfigError, in_one_line
 from picsnet.files import atomic_write
 
 MODES = {
@@ -76,6 +76,6 @@ def beginning() -> Iterator[None]:
         yield
     except wandb.errors.Error as error:
         raise ConfigError(
-            f"logging.wandb: W&B begins no run ({' '.join(str(error).split())[:160]}); log in "
+            f"logging.wandb: W&B begins no run ({in_one_line(error)}); log in "
             "(wandb login) or set WANDB_API_KEY, or set logging.wandb=offline"
         ) from None

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from picsnet.errors import ModelError
+from picsnet.errors import ModelError, in_one_line
 from picsnet.evaluation.baselines.strings import read_strings, write_strings
 from picsnet.evaluation.baselines.tensors import to_picture, to_tensor
 from picsnet.evaluation.baselines.weights import load_averaged
@@ -103,6 +103,6 @@ class ZooPoint:
             )
         except (urllib.error.URLError, OSError) as error:
             raise ModelError(
-                f"{url}: cannot be fetched ({' '.join(str(error).split())[:100]}); put it into "
+                f"{url}: cannot be fetched ({in_one_line(error)}); put it into "
                 "$TORCH_HOME/hub/checkpoints, or train one: photo_ntc_cheng2020.yaml"
             ) from None
