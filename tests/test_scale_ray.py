@@ -17,7 +17,7 @@ from picsnet.errors import DataError, OutputError, UsageError
 from picsnet.files import beside
 from picsnet.scale import stores
 from picsnet.scale.manifest import MANIFEST, PARTS, from_lines
-from picsnet.scale.ray import Workers, _check_room, _finish, encode_pictures
+from picsnet.scale.ray import Workers, _check_room, _finish, _readable, encode_pictures
 from picsnet.scale.settings import EncodeSettings
 from picsnet.scale.stores import Store
 from picsnet.scale.units import BEGUN, Job, Picture, UnitCoder
@@ -248,3 +248,15 @@ def test_workers_that_fit_nowhere_are_refused_or_waited_for(
     assert line.endswith("waiting for one that has")
     with pytest.raises(UsageError, match="0 or more"):
         encode_pictures(str(maps_folder), str(tmp_path), SETTINGS, Workers(gpus=-1))
+
+
+def test_of_a_workers_traceback_the_end_is_told() -> None:
+    """Where Ray cannot send an error itself, it sends its traceback as text."""
+    trace = "".join(f'  File "worker.py", line {n}, in call\n    self.call()\n' for n in range(40))
+    wrapped = RuntimeError(f"Traceback (most recent call last):\n{trace}OSError: disk is on fire")
+    said = str(_readable(wrapped))
+    assert "OSError: disk is on fire); what is done stays done" in said and "\n" not in said
+    assert len(said) < 450
+    own = DataError("map01.png: cannot be read")
+    wrapped.__cause__ = own
+    assert _readable(wrapped) is own

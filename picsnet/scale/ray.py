@@ -334,9 +334,9 @@ def _readable(error: BaseException) -> PicsnetError:
             return seen
         last = seen
         seen = getattr(seen, "cause", None) or seen.__cause__
-    reason = in_one_line(last)
+    reason = " ".join(str(last).split())[-300:]  # a traceback, it may be: its end says what it was
     return PicsnetError(
-        f"the workers failed ({type(last).__name__}: {reason[-300:]}); what is done stays done, "
+        f"the workers failed ({type(last).__name__}: {reason}); what is done stays done, "
         "run the same command again"
     )
 
