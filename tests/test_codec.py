@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from picsnet.bitstream import layer_bytes, read
 from picsnet.checkpoints import load_model
 from picsnet.codec import SketchCodec, stream_bits
+from picsnet.entropy import PRECISION
 from picsnet.errors import BitstreamError, FingerprintError
 from picsnet.metrics import map_ms_ssim
+from picsnet.orientation import AS_IT_IS
 from picsnet.shipped import sketch_models
 from tests.conftest import drawn_map
 
@@ -97,6 +99,18 @@ def test_files_are_as_long_as_training_is_told(codec: SketchCodec, seed: int) ->
     predicted = codec.predicted_bits(sketch) / 8
     actual = len(codec.encode_streams([sketch])[0])
     assert abs(actual - predicted) <= 0.015 * predicted + 4
+
+
+@pytest.mark.parametrize("size", [(16, 16), (112, 80), (176, 144)])
+def test_what_sticks_out_of_a_picture_is_predicted_as_it_is_coded(
+    codec: SketchCodec, size: tuple[int, int]
+) -> None:
+    """Cells of 2x2 latents cover an odd number of them: what has no latent is its mean."""
+    sketch = drawn_map(*size, seed=3)
+    first = np.log2(codec.model.network.qualities) + PRECISION
+    first -= np.log2(float(codec.model.tables.orientation.freqs[0, AS_IT_IS]))
+    ideal = stream_bits(codec.analyse([sketch]), 0, codec.model)
+    assert codec.predicted_bits(sketch) + first == pytest.approx(ideal, abs=0.5)
 
 
 def test_batches_decode_as_single_maps_do(codec: SketchCodec) -> None:

@@ -274,10 +274,14 @@ class _Cells(NamedTuple):
         h, w = self.size
         return F.pixel_shuffle(together[:, order], 2)[..., :h, :w]
 
+    def inside(self) -> list[Tensor]:
+        """For each step, which of its latents exist: (1, M, hc, wc), 1 or 0."""
+        shape = (1, len(self.channels[0]), *self.size)
+        return self.split(torch.ones(shape, device=self.channels[0].device))
+
     def valid(self) -> list[list[Tensor]]:
         """For each step and phase, which of its latents exist: (M * hc * wc,) bool."""
-        inside = torch.ones(1, len(self.channels[0]), *self.size, device=self.channels[0].device)
-        return [[(part * mask).flatten() > 0 for mask in self.masks] for part in self.split(inside)]
+        return [[(part * mask).flatten() > 0 for mask in self.masks] for part in self.inside()]
 
 
 def _step_channels(M: int) -> list[list[int]]:
@@ -476,11 +480,12 @@ class SketchContext(FileNTC):
             _, z_likelihoods = self.entropy_bottleneck(z, training=relaxed)
         else:
             z_likelihoods = self.entropy_bottleneck.likelihoods(z + noise)
-        targets = cells.split(y)
+        targets, inside = cells.split(y), cells.inside()
         likelihoods = [torch.zeros_like(target) for target in targets]
 
         def code(step: int, phase: int, found: EntropyParameters) -> Tensor:
-            rest = targets[step] - found.means
+            # Where there is no latent, receivers take the mean.
+            rest = (targets[step] - found.means) * inside[step]
             logs = rounded_log_likelihoods(rest, scale_of_index(found.indexes))
             lowest = self.lowest(logs) if relaxed else logs.clamp(min=MIN_LOG_PROBABILITY)
             likelihoods[step] = likelihoods[step] + torch.exp(lowest) * cells.masks[phase]
