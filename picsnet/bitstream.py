@@ -20,6 +20,7 @@ from picsnet.errors import (
     TruncatedFileError,
     UnsupportedLayerError,
     UnsupportedVersionError,
+    UsageError,
 )
 
 MAGIC = 0xF5  # never a byte of UTF-8 text, nor the first of another picture format
@@ -150,8 +151,18 @@ def read(
 
 
 def as_bytes(data: BytesLike) -> bytes:
-    """A file that came as bytes of another kind; not the zeros that ``bytes`` makes of a number."""
-    return data if isinstance(data, bytes) else memoryview(data).tobytes()
+    """A file that came as bytes of another kind; not the zeros that ``bytes`` makes of a number.
+
+    Raises:
+        UsageError: it is no bytes, but a path perhaps.
+    """
+    try:
+        return data if isinstance(data, bytes) else memoryview(data).tobytes()
+    except TypeError:
+        raise UsageError(
+            f"a file is decoded from its bytes, not {type(data).__name__}; "
+            "give Path(...).read_bytes()"
+        ) from None
 
 
 def check_pixels(width: int, height: int, most: int | None, what: str) -> None:

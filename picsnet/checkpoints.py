@@ -25,9 +25,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from picsnet import shipped
-from picsnet.devices import unseen_by_the_caller
+from picsnet.devices import check_device, exact_device, unseen_by_the_caller
 from picsnet.entropy import FrequencyTables
-from picsnet.errors import CheckpointError, ConfigError, in_one_line
+from picsnet.errors import CheckpointError, ConfigError, UsageError, in_one_line
 from picsnet.files import atomic_write
 from picsnet.ntc import build
 from picsnet.ntc.base import FileNTC
@@ -90,13 +90,17 @@ def load_model(
 
     Args:
         spec: which.
-        device: where the network is to run.
+        device: where the network is to run, as torch names it, or "auto".
         prior: False leaves out what plain coding does not need, as `picsnet.ntc.build` says; such
             a network can neither be trained nor predict its rate nor make efforts.
 
     Raises:
         CheckpointError: not there, damaged, or of an architecture that cannot code files.
+        UsageError: ``spec`` is no name, or there is no such device.
     """
+    if not isinstance(spec, str | os.PathLike):
+        raise UsageError(f"a model is named by a text or a path, not {type(spec).__name__}")
+    device = exact_device(check_device(str(device)))
     path = Path(spec)
     if path.suffix == ".ckpt":
         tensors, card = _from_lightning(path)
@@ -131,7 +135,7 @@ def find_by_fingerprint(fingerprint: bytes, device: str | torch.device = "cpu") 
 def export(
     network: FileNTC,
     card: dict[str, Any],
-    folder: Path,
+    folder: str | Path,
     tables: dict[str, Tensor] | None = None,
 ) -> str:
     """Write a model folder; returns the fingerprint in hex.
@@ -144,6 +148,7 @@ def export(
     Raises:
         OutputError: the folder cannot be written.
     """
+    folder = Path(folder)
     tensors = pack(network, tables)
     fingerprint = fingerprint_of(tensors).hex()
     card = {**card, "fingerprint": fingerprint}

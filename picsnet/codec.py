@@ -10,7 +10,8 @@ What decodes a file is the file and the model; nothing else is passed along.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 
 import numpy as np
 import torch
@@ -55,14 +56,19 @@ class SketchCodec:
             (`picsnet.refining`); the model must have been loaded with its prior.
 
     Raises:
-        UsageError: the model has no such quality, or cannot be made any effort with.
+        UsageError: no such model, or the model has no such quality, or cannot be made any effort
+            with.
     """
 
     def __init__(self, model: SketchModel, quality: float | None = None, effort: int = 0) -> None:
+        if not isinstance(model, SketchModel):
+            raise UsageError(
+                f"a model is what picsnet.checkpoints.load_model gives, not {type(model).__name__}"
+            )
         self.model = model
         self.point = model.quality if quality is None else _point(model, quality)
         self.effort = effort
-        if effort:
+        if effort != 0:
             from picsnet.refining import check_effort
 
             check_effort(effort, model.network, model.name)
@@ -74,13 +80,20 @@ class SketchCodec:
         Args:
             sketch: (H, W) uint8, 0 no edge, 255 sure edge; sides 16..8192.
             stages: is told the seconds of "transform" (network) and "code" (entropy coding).
+
+        Raises:
+            UsageError: of another kind.
+            ImageSizeError: a side is outside 16..8192.
         """
         return self.encode_maps([sketch], stages)[0]
 
     def encode_maps(self, sketches: Sequence[Map], stages: Stages | None = None) -> list[bytes]:
         """Files of several maps of one size, transformed as one batch."""
-        height, width = sketches[0].shape
+        sketches = _checked(sketches)
         streams = self.encode_streams(sketches, stages)
+        if not streams:
+            return []
+        height, width = sketches[0].shape
         return [
             write(
                 PicsFile(
@@ -95,8 +108,7 @@ class SketchCodec:
 
     def encode_streams(self, sketches: Sequence[Map], stages: Stages | None = None) -> list[bytes]:
         """Entropy-coded payloads of maps of one size, without a container."""
-        if len({sketch.shape for sketch in sketches}) != 1:
-            raise ValueError("maps of one batch must have one size")
+        sketches = _checked(sketches)
         stages = stages or Stages()
         # An all-black map is the empty stream: no symbol of it is worth a byte.
         drawn = [sketch for sketch in sketches if sketch.any()]
@@ -115,7 +127,7 @@ class SketchCodec:
 
     def analyse(self, sketches: Sequence[Map]) -> list[Part]:
         """Symbols of maps of one size, as one batch, in the stream's order, at no effort."""
-        x = torch.from_numpy(np.stack(sketches)).to(self.model.device)
+        x = torch.from_numpy(np.stack(_checked(sketches))).to(self.model.device)
         x = self.model.network.padded(x[:, None].float() / 255)
         return self.model.network.analyse(x, self._limits, self._points(x))
 
@@ -140,6 +152,7 @@ class SketchCodec:
 
         The model must have been loaded with its prior.
         """
+        _checked([sketch])
         x = torch.from_numpy(sketch.astype(np.float32) / 255)[None, None].to(self.model.device)
         x = self.model.network.padded(x)
         output: NTCOutput = self.model.network(x, self._points(x))
@@ -215,7 +228,32 @@ class SketchCodec:
         return result
 
 
+def _checked(sketches: Iterable[Map]) -> list[Map]:
+    """The maps of a batch, if that is what they are.
+
+    Levels of another kind, 0..1 above all, would be coded as if they were nearly black.
+
+    Raises:
+        UsageError: one is no map, or they differ in size.
+    """
+    sketches = list(sketches)
+    for sketch in sketches:
+        if not isinstance(sketch, np.ndarray):
+            raise UsageError(f"a map is a numpy array, not {type(sketch).__name__}; convert it")
+        if sketch.ndim != 2 or sketch.dtype != np.uint8:
+            raise UsageError(
+                f"a map is (H, W) uint8, not {sketch.shape} {sketch.dtype}; convert it"
+            )
+    if len(sizes := {sketch.shape for sketch in sketches}) > 1:
+        listed = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
+        raise UsageError(f"maps of one batch must have one size, not {listed}; code them apart")
+    return sketches
+
+
 def _point(model: SketchModel, quality: float) -> int:
+    if isinstance(quality, bool) or not isinstance(quality, Real):
+        raise UsageError(f"--quality {quality!r}: must be a number")
+    quality = float(quality)  # of numpy's integers the small ones would run over below
     network = model.network
     if network.qualities == 1:
         raise UsageError(f"--quality {quality:g}: {model.name} has one quality; leave it out")

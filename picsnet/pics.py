@@ -320,9 +320,7 @@ class PICS:
             ModelError, CheckpointError: a model cannot be had.
             UsageError: a path, not what is in the file.
         """
-        if isinstance(data, str | Path):
-            raise UsageError("a file is decoded from its bytes; give Path(...).read_bytes()")
-        if isinstance(data, BytesLike):
+        if isinstance(data, str | BytesLike) or not isinstance(data, Sequence):
             return Image.fromarray(self.decode_parts([data])[0].picture)
         return [Image.fromarray(part.picture) for part in self.decode_parts(data)]
 
@@ -336,7 +334,14 @@ class PICS:
     def _encode_parts(
         self, images: Sequence[Photograph], prompts: Sequence[str | None] | None
     ) -> list[Encoding]:
+        if isinstance(images, str | bytes) or not isinstance(images, Sequence):
+            raise UsageError(
+                f"several pictures are a list of arrays, PIL.Images or paths, not "
+                f"{type(images).__name__}; convert it"
+            )
         prompts = [None] * len(images) if prompts is None else prompts
+        if wrong := [type(p).__name__ for p in prompts if not isinstance(p, str | None)]:
+            raise UsageError(f"a prompt is a text or None, not {wrong[0]}")
         if len(prompts) != len(images):
             raise UsageError(f"{len(prompts)} prompts for {len(images)} pictures; give one each")
         if not images:
@@ -367,6 +372,8 @@ class PICS:
             batch: how many pictures of one working size are drawn together. The last bits of a
                 picture depend on it.
         """
+        if batch < 1:
+            raise UsageError(f"{batch} pictures drawn together: must be at least 1")
         names = [f"file {i}" for i in range(len(data))] if names is None else names
         with self._turn:
             return self._decode_parts(data, names, partial, batch)

@@ -11,6 +11,7 @@ rounding of hyper-latents is the same for every picture: files do not depend on 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -60,12 +61,13 @@ def check_effort(effort: int, network: FileNTC, name: str) -> None:
     """Refuse an effort that there is not, or that a network cannot make.
 
     Raises:
-        UsageError: it is outside 0..9, the network is another than `SketchContext`, or it was
-            loaded without its prior.
+        UsageError: it is no whole number of 0..9, the network is another than `SketchContext`, or
+            it was loaded without its prior.
     """
     last = len(STEPS) - 1
-    if not 0 <= effort <= last:
-        raise UsageError(f"--effort {effort}: must be 0 to {last}")
+    whole = isinstance(effort, Integral) and not isinstance(effort, bool)
+    if not whole or not 0 <= effort <= last:
+        raise UsageError(f"--effort {effort!r}: must be 0 to {last}, a whole number")
     if not isinstance(network, SketchContext):
         raise UsageError(f"--effort {effort}: {name} codes with effort 0 only; leave it out")
     if not hasattr(network, "entropy_bottleneck"):

@@ -8,6 +8,7 @@ The body's head can be read without the decoder; the prompt needs its vocabulary
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -78,11 +79,14 @@ def candidate_bits(candidates: int) -> int:
     """Bits that name one of N: ceil(log2 N).
 
     Raises:
-        UsageError: N is outside 1..32.
+        UsageError: N is no whole number of 1..32.
     """
-    if not 1 <= candidates <= MAX_CANDIDATES:
-        raise UsageError(f"--candidates {candidates}: must be 1 to {MAX_CANDIDATES}")
-    return (candidates - 1).bit_length()
+    whole = isinstance(candidates, Integral) and not isinstance(candidates, bool)
+    if not whole or not 1 <= candidates <= MAX_CANDIDATES:
+        raise UsageError(
+            f"--candidates {candidates!r}: must be 1 to {MAX_CANDIDATES}, a whole number"
+        )
+    return int(candidates - 1).bit_length()  # numpy's integers have no such method
 
 
 def write_text(layer: TextLayer, coder: TokenCoder) -> bytes:

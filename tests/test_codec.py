@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +15,7 @@ from picsnet.bitstream import layer_bytes, read
 from picsnet.checkpoints import load_model
 from picsnet.codec import SketchCodec, stream_bits
 from picsnet.entropy import PRECISION
-from picsnet.errors import BitstreamError, FingerprintError
+from picsnet.errors import BitstreamError, FingerprintError, UsageError
 from picsnet.metrics import map_ms_ssim
 from picsnet.orientation import AS_IT_IS
 from picsnet.shipped import sketch_models
@@ -172,3 +176,51 @@ def test_any_payload_behind_a_valid_checksum_is_safe(codec: SketchCodec, stream:
     except BitstreamError:
         return
     assert decoded.shape == (40, 56)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((64, 64)),
+        np.full((64, 64), 0.5, np.float32),
+        np.ones((64, 64), bool),
+        np.full((64, 64), 300),
+        np.zeros((64, 64, 3), np.uint8),
+        torch.ones(64, 64, dtype=torch.uint8),
+        "map.png",
+    ],
+    ids=["float64", "float32", "bool", "int64", "colour", "tensor", "path"],
+)
+def test_what_is_no_map_of_bytes_is_refused_not_coded_as_another(
+    codec: SketchCodec, wrong: Any
+) -> None:
+    """Levels of 0..1 went into a file of a nearly black map."""
+    for use in (codec.encode_map, codec.predicted_bits, lambda x: codec.analyse([x])):
+        with pytest.raises(UsageError, match="a map is"):
+            use(wrong)
+
+
+def test_batches_are_of_one_size_and_may_be_any_iterable(codec: SketchCodec) -> None:
+    sketch = drawn_map(64, 96, 1)
+    with pytest.raises(UsageError, match="one size, not 96x32, 96x64"):
+        codec.encode_maps([sketch, sketch[:32]])
+    assert codec.encode_maps([]) == []
+    assert codec.encode_maps(x for x in [sketch]) == [codec.encode_map(sketch)]
+
+
+def test_maps_may_lie_anyhow_in_memory(codec: SketchCodec) -> None:
+    whole = drawn_map(128, 96, 1)
+    for view in (whole[::-1], whole[::2, ::2], whole.T):
+        assert codec.encode_map(view) == codec.encode_map(view.copy())
+
+
+def test_a_path_is_not_taken_for_a_file_nor_a_name_for_a_model(codec: SketchCodec) -> None:
+    for wrong in ("sketch.pics", Path("sketch.pics"), 3):
+        with pytest.raises(UsageError, match=r"read_bytes\(\)"):
+            codec.decode_map(wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="load_model"):
+        SketchCodec("sketch_ntc_lambda0.5")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="not SketchModel"):
+        load_model(codec.model)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="not a device"):
+        load_model("sketch_ntc_lambda0.5", "gpu")

@@ -343,3 +343,26 @@ def test_the_decoder_is_kept_between_pictures(
     monkeypatch.setattr("picsnet.decoder.loading.assemble", reload)
     assert isinstance(plain.decoder, DiffusionDecoder)
     plain.decode(data)
+
+
+def test_what_is_of_another_kind_is_one_line(plain: picsnet.PICS, make: Any) -> None:
+    pixels = photograph(0)
+    for wrong in (torch.from_numpy(pixels.copy()), None, (p for p in [pixels]), b"\x89PNG"):
+        with pytest.raises(UsageError, match="several pictures are a list"):
+            plain.encode(wrong)  # type: ignore[call-overload]
+    for one in (pixels, Image.fromarray(pixels), "photo.png"):
+        with pytest.raises(UsageError, match="several pictures are a list"):
+            plain.encode_parts(one)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a prompt is a text or None, not int"):
+        plain.encode([pixels, pixels], ["a dog", 3])  # type: ignore[list-item]
+    for path in ("a.pics", Path("a.pics"), [Path("a.pics")], None):
+        with pytest.raises(UsageError, match=r"read_bytes\(\)"):
+            plain.decode(path)  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match="must be at least 1"):
+        plain.decode_parts([b""], batch=0)
+    for candidates in ("4", 2.0, True):
+        with pytest.raises(UsageError, match=r"--candidates .* a whole number"):
+            make(candidates=candidates)
+    assert make(candidates=np.int64(4)).candidates == 4
+    with pytest.raises(UsageError, match="a sketcher is named by a text"):
+        make(sketcher=np.asarray).encode(pixels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,6 +122,21 @@ def test_too_large_a_map_is_refused(model: SketchModel, monkeypatch: pytest.Monk
 def test_qualities_that_there_are_not_are_refused(model: SketchModel, quality: float) -> None:
     with pytest.raises(UsageError, match="must be 0 to 2"):
         SketchCodec(model, quality)
+
+
+@pytest.mark.parametrize("wrong", ["1", True, [1], torch.tensor(1.0)])
+def test_quality_and_effort_are_numbers(model: SketchModel, wrong: Any) -> None:
+    with pytest.raises(UsageError, match=r"--quality .* must be a number"):
+        SketchCodec(model, wrong)
+    for effort in (wrong, 2.5, None):
+        with pytest.raises(UsageError, match=r"--effort .* a whole number"):
+            SketchCodec(model, effort=effort)
+
+
+def test_quality_may_be_one_of_numpys(model: SketchModel) -> None:
+    assert SketchCodec(model, np.float32(1.5)).point == 12
+    with pytest.raises(UsageError, match="must be 0 to 2"):
+        SketchCodec(model, np.uint8(32))  # eight times that is 0 in its own type
 
 
 def test_quality_is_continuous(model: SketchModel) -> None:

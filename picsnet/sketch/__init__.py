@@ -46,6 +46,8 @@ def load_sketcher(spec: str, device: str = "cpu") -> Sketcher:
         UsageError: there is no such sketcher.
         SketcherError: its weights cannot be had.
     """
+    if not isinstance(spec, str):
+        raise UsageError(f"a sketcher is named by a text, not {type(spec).__name__}")
     kind, separator, source = spec.partition(":")
     # The imports bring torch, and for HED much more: only what is asked for.
     if spec == "bundled":
