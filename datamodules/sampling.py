@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
+from torch.utils.data.distributed import DistributedSampler
 
 _WORD = 2**32
 
@@ -38,14 +38,15 @@ def _permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch, n, 0x0DE2]).permutation(n)
 
 
-class PositionSampler(Sampler[int]):
+class PositionSampler(DistributedSampler[int]):
     """The positions that one process trains on, from a step on.
 
     At step s, process r of w takes positions (s * w + r) * batch_size + i. Two processes with
     batch b thus see what one with batch 2b sees.
 
     Its length is that of the whole run even when it starts late: Lightning counts batches from the
-    run's beginning when it resumes.
+    run's beginning when it resumes. It is a `DistributedSampler` by name alone: a Trainer would
+    otherwise shuffle the positions and share them out once more.
 
     Args:
         batch_size: samples a step and process.
