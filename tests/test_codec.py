@@ -195,7 +195,8 @@ def test_what_is_no_map_of_bytes_is_refused_not_coded_as_another(
     codec: SketchCodec, wrong: Any
 ) -> None:
     """Levels of 0..1 went into a file of a nearly black map."""
-    for use in (codec.encode_map, codec.predicted_bits, lambda x: codec.analyse([x])):
+    uses: list[Any] = [codec.encode_map, codec.predicted_bits, lambda x: codec.analyse([x])]
+    for use in uses:
         with pytest.raises(UsageError, match="a map is"):
             use(wrong)
 

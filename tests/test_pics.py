@@ -354,7 +354,7 @@ def test_what_is_of_another_kind_is_one_line(plain: picsnet.PICS, make: Any) -> 
         with pytest.raises(UsageError, match="several pictures are a list"):
             plain.encode_parts(one)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="a prompt is a text or None, not int"):
-        plain.encode([pixels, pixels], ["a dog", 3])  # type: ignore[list-item]
+        plain.encode([pixels, pixels], ["a dog", 3])  # type: ignore[call-overload]
     for path in ("a.pics", Path("a.pics"), [Path("a.pics")], None):
         with pytest.raises(UsageError, match=r"read_bytes\(\)"):
             plain.decode(path)  # type: ignore[call-overload]
