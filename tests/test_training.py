@@ -270,6 +270,16 @@ def test_everything_that_was_promised_is_logged(uninterrupted: Path) -> None:
     assert "revision" in (folder / "environment.json").read_text()
 
 
+def test_the_coded_rate_is_that_of_files(uninterrupted: Path) -> None:
+    """A crop's file has 9 bytes beside its stream."""
+    with open(uninterrupted.parent.parent / "csv" / "version_0" / "metrics.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["val/coded_bpp"]]
+    for row in rows:
+        more = (float(row["val/coded_bpp"]) - float(row["val/bpp"])) * 64 * 64 / 8
+        assert 8 <= more <= 12
+    assert rows
+
+
 def test_training_lowers_the_loss(uninterrupted: Path) -> None:
     with open(uninterrupted.parent.parent / "csv" / "version_0" / "metrics.csv") as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]

@@ -138,7 +138,7 @@ class NTCModule(SteppedModule):
     def log_validation(
         self, x: Tensor, output: NTCOutput, result: RateDistortion, batch_idx: int
     ) -> None:
-        """Log a validation batch: loss, rates, the rate of its streams as coded, a panel."""
+        """Log a validation batch: loss, rates, that of its files, a panel."""
         values = {
             "val/loss": result.loss,
             "val/distortion": result.distortion,
@@ -147,7 +147,7 @@ class NTCModule(SteppedModule):
         }
         if self.codec is not None:
             maps = (x[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
-            coded = sum(len(stream) for stream in self.codec.encode_streams(list(maps)))
+            coded = sum(len(file) for file in self.codec.encode_maps(list(maps)))
             values["val/coded_bpp"] = torch.tensor(8.0 * coded / maps.size)
         self.log_values(values, x)
         if batch_idx == 0:
