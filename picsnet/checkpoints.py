@@ -27,7 +27,7 @@ from torch import Tensor
 from picsnet import shipped
 from picsnet.devices import check_device, exact_device, unseen_by_the_caller
 from picsnet.entropy import FrequencyTables
-from picsnet.errors import CheckpointError, ConfigError, UsageError, in_one_line
+from picsnet.errors import CheckpointError, ConfigError, UsageError, in_one_line, with_its_kind
 from picsnet.files import atomic_write
 from picsnet.ntc import build
 from picsnet.ntc.base import FileNTC
@@ -428,9 +428,8 @@ def load_lightning(
         ) from None
     except Exception as error:
         # torch.load raises what the damage suggests: pickle, zip, runtime and key errors alike.
-        reason = in_one_line(error)
         raise CheckpointError(
-            f"{path}: not a checkpoint of a sketch NTC ({type(error).__name__}: {reason}); "
+            f"{path}: not a checkpoint of a sketch NTC ({with_its_kind(error)}); "
             "use the last.ckpt of a run of train.py"
         ) from None
     return network, card, saved.get("tables")

@@ -123,3 +123,9 @@ def in_one_line(error: BaseException) -> str:
     """
     said = " ".join(str(error).split()) or type(error).__name__
     return said if isinstance(error, PicsnetError) else said[:LONGEST_REASON]
+
+
+def with_its_kind(error: BaseException) -> str:
+    """The same with the kind of an error of another's before it, where that tells more."""
+    kind, said = type(error).__name__, in_one_line(error)
+    return said if isinstance(error, PicsnetError) or said == kind else f"{kind}: {said}"

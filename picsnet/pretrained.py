@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from picsnet.devices import one_at_a_time, unseen_by_the_caller
-from picsnet.errors import ModelError
+from picsnet.errors import ModelError, with_its_kind
 
 
 @contextlib.contextmanager
@@ -32,11 +32,9 @@ def loading(folder: Path, option: str) -> Iterator[None]:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        reason = str(error)
-        if not isinstance(error, ModelError):  # ours is a line as it is
-            reason = f"{type(error).__name__}: {' '.join(reason.split())[:160]}"
         raise ModelError(
-            f"{folder}: cannot be loaded ({reason}); fetch it again, or name another: {option}"
+            f"{folder}: cannot be loaded ({with_its_kind(error)}); fetch it again, or name "
+            f"another: {option}"
         ) from None
 
 

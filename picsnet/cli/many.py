@@ -11,7 +11,7 @@ from typing import Any
 
 from picsnet.cli.batch import Pair, Record, names_file, run_chunks
 from picsnet.cli.prompts import Prompter
-from picsnet.errors import PicsnetError, UnwritableError, UsageError, in_one_line
+from picsnet.errors import PicsnetError, UnwritableError, UsageError, with_its_kind
 from picsnet.launching import find_processes, launcher
 from picsnet.scale.settings import EncodeSettings
 from picsnet.terminal import print_error, printable
@@ -134,9 +134,8 @@ def _readable(work: Work, chunk: list[Pair], debug: bool) -> list[Record]:
     except Exception as error:
         if debug:
             raise
-        reason = in_one_line(error)
         raise PicsnetError(
-            f"{chunk[0][0].path}: {type(error).__name__}: {reason}; code it alone with --debug"
+            f"{chunk[0][0].path}: {with_its_kind(error)}; code it alone with --debug"
         ) from error
 
 

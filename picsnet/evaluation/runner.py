@@ -30,7 +30,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from picsnet.errors import ConfigError, PicsnetError, in_one_line
+from picsnet.errors import ConfigError, PicsnetError, with_its_kind
 from picsnet.evaluation import likeness
 from picsnet.evaluation.codecs import make_points
 from picsnet.evaluation.config import EvaluationConfig
@@ -342,8 +342,7 @@ class _Coding(L.LightningModule):
             return str(error)
         if self.debug:
             raise error
-        reason = in_one_line(error)
-        return f"{type(error).__name__}: {reason}; --debug shows where"
+        return f"{with_its_kind(error)}; --debug shows where"
 
     def _release_others(self, job: Job) -> None:
         """Other codecs' models: each may fill a device."""

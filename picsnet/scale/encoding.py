@@ -11,7 +11,7 @@ from picsnet.bitstream import layer_bytes
 from picsnet.checkpoints import load_model
 from picsnet.codec import SketchCodec
 from picsnet.devices import check_device, exact_device
-from picsnet.errors import PicsnetError, in_one_line
+from picsnet.errors import PicsnetError, with_its_kind
 from picsnet.images import load_grey, load_rgb
 from picsnet.scale.settings import EncodeSettings
 from picsnet.sketch import load_sketcher
@@ -77,8 +77,7 @@ class Encoder:
                 return [result for path in paths for result in self.encode([path])]
             if isinstance(error, PicsnetError):
                 return [error]
-            reason = in_one_line(error)
-            return [PicsnetError(f"{paths[0]}: {type(error).__name__}: {reason}")]
+            return [PicsnetError(f"{paths[0]}: {with_its_kind(error)}")]
 
     def code(
         self, paths: Sequence[Path], prompts: Sequence[str | None] | None = None

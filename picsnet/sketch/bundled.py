@@ -17,7 +17,7 @@ from torch import Tensor
 
 from picsnet import shipped
 from picsnet.devices import unseen_by_the_caller
-from picsnet.errors import CheckpointError, SketcherError, in_one_line
+from picsnet.errors import CheckpointError, SketcherError, in_one_line, with_its_kind
 from picsnet.files import atomic_write
 from picsnet.saved import averaged
 from picsnet.shipped import CARD, WEIGHTS
@@ -147,9 +147,8 @@ def load_training_checkpoint(path: Path) -> tuple[EdgeNetwork, dict[str, Any]]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; train one with train.py") from None
     except Exception as error:
-        reason = in_one_line(error)
         raise CheckpointError(
-            f"{path}: not a checkpoint of an edge detector ({type(error).__name__}: {reason})"
+            f"{path}: not a checkpoint of an edge detector ({with_its_kind(error)})"
         ) from None
     assert network.fuse.bias is not None
     with torch.no_grad():

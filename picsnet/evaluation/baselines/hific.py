@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from picsnet.errors import ModelError, in_one_line
+from picsnet.errors import ModelError, with_its_kind
 from picsnet.evaluation.baselines.strings import read_strings, write_strings
 from picsnet.evaluation.baselines.tensors import to_picture, to_tensor
 from picsnet.evaluation.baselines.weights import load_averaged
@@ -102,7 +102,7 @@ class IllmPoint(_HificCodec):
         except Exception as error:  # whatever somebody's hubconf.py raises
             raise ModelError(
                 f"{self.model} of {self.repo or REPOSITORY} cannot be had "
-                f"({type(error).__name__}: {in_one_line(error)}); clone it, "
+                f"({with_its_kind(error)}); clone it, "
                 "install neuralcompression, fetch its weights (CC-BY-NC) into "
                 "$TORCH_HOME/hub/checkpoints and name the clone: repo"
             ) from None
