@@ -320,13 +320,13 @@ class PICS:
             ModelError, CheckpointError: a model cannot be had.
             UsageError: a path, not what is in the file.
         """
-        if isinstance(data, BytesLike):
-            return Image.fromarray(self.decode_parts([data])[0].picture)
-        if isinstance(data, str) or not isinstance(data, Sequence):
+        if isinstance(data, str) or not isinstance(data, BytesLike | Sequence):
             raise UsageError(
                 f"a file is decoded from its bytes, not {type(data).__name__}; "
                 "give Path(...).read_bytes()"
             )
+        if isinstance(data, BytesLike):
+            return Image.fromarray(self.decode_parts([data])[0].picture)
         return [Image.fromarray(part.picture) for part in self.decode_parts(data)]
 
     def encode_parts(
