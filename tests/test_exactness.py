@@ -160,7 +160,7 @@ class ContextParameters(nn.Module):
             found.append(parameters)
             return symbols[step] + parameters.means
 
-        self.model.walk([features], masks, quality, True, code)
+        self.model.walk(features, masks, quality, True, code)
         return EntropyParameters(*(torch.cat(parts, dim=1) for parts in zip(*found, strict=True)))
 
 

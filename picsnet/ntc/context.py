@@ -207,7 +207,7 @@ class ContextModel(nn.Module):
 
     def walk(
         self,
-        seen: list[Tensor],
+        features: Tensor,
         masks: Sequence[Tensor],
         quality: Tensor,
         exact: bool,
@@ -216,7 +216,7 @@ class ContextModel(nn.Module):
         """Go through steps and phases as sender and receiver both do.
 
         Args:
-            seen: the features, in the type of the arithmetic.
+            features: as `features` gives them, in the type of the arithmetic.
             masks: for each phase, its cells: (hc, wc), 1 or 0.
             quality: (B,).
             exact: whether indexes are to be integers.
@@ -226,7 +226,8 @@ class ContextModel(nn.Module):
         Returns:
             y_hat of each step, (B, M, hc, wc).
         """
-        seen, coded = list(seen), []
+        seen: list[Tensor] = [features]
+        coded: list[Tensor] = []
         for step, parameters in enumerate(self.steps):
             assert isinstance(parameters, StepParameters)
             begun = parameters.begin(seen, quality)
@@ -494,7 +495,7 @@ class SketchContext(FileNTC):
             return y_hat + (targets[step] - targets[step].detach()) if relaxed else y_hat
 
         features = self.context.features(round_through(z).to(kind), cells.grid, quality)
-        steps = self.context.walk([features], cells.masks, quality, not relaxed, code)
+        steps = self.context.walk(features, cells.masks, quality, not relaxed, code)
         restored = self.gains.restore(cells.join(steps), quality)
         return restored, {"y": cells.join(likelihoods), "z": z_likelihoods}
 
@@ -566,7 +567,7 @@ class SketchContext(FileNTC):
 
         with torch.autocast(z.device.type, enabled=False):
             features = self.context.features(z.double(), cells.grid, quality)
-            return cells.join(self.context.walk([features], cells.masks, quality, True, code))
+            return cells.join(self.context.walk(features, cells.masks, quality, True, code))
 
     @torch.no_grad()
     def synthesise(self, latents: Latents) -> Tensor:
