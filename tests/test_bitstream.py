@@ -26,6 +26,7 @@ from picsnet.errors import (
     TruncatedFileError,
     UnsupportedLayerError,
     UnsupportedVersionError,
+    UsageError,
 )
 from tests.conftest import REPOSITORY
 
@@ -59,7 +60,7 @@ def test_bytes_of_another_kind_are_read_alike(kind: type) -> None:
     assert layer_bytes(kind(data)) == layer_bytes(data)
     with pytest.raises(ChecksumError):
         read(kind(data[:-1] + b"x"))
-    with pytest.raises(TypeError):
+    with pytest.raises(UsageError, match="not int"):
         read(20)  # type: ignore[arg-type]
 
 

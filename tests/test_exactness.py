@@ -270,7 +270,7 @@ def test_float_entropy_parameters_do_fail(
 
 def test_float64_sums_cannot_overflow_the_integers(model: SketchModel) -> None:
     layers = [m for m in model.network.modules() if isinstance(m, FixedPointConv2d)]
-    assert len(layers) == {SketchHyperprior: 3, SketchContext: 14}[type(model.network)]
+    assert len(layers) == {SketchHyperprior: 3, SketchContext: 18}[type(model.network)]
     for layer in layers:
         layer.check_exact()
     layer = FixedPointConv2d(4096, 1)

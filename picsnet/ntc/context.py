@@ -278,7 +278,8 @@ class _Cells(NamedTuple):
     def inside(self) -> list[Tensor]:
         """For each step, which of its latents exist: (1, M, hc, wc), 1 or 0."""
         shape = (1, len(self.channels[0]), *self.size)
-        return self.split(torch.ones(shape, device=self.channels[0].device))
+        device = self.channels[0].device
+        return self.split(torch.ones(shape, dtype=torch.float32, device=device))
 
     def valid(self) -> list[list[Tensor]]:
         """For each step and phase, which of its latents exist: (M * hc * wc,) bool."""
