@@ -89,7 +89,7 @@ class SketchCodec:
 
     def encode_maps(self, sketches: Sequence[Map], stages: Stages | None = None) -> list[bytes]:
         """Files of several maps of one size, transformed as one batch."""
-        sketches = _checked(sketches)
+        sketches = list(sketches)
         streams = self.encode_streams(sketches, stages)
         if not streams:
             return []
