@@ -56,7 +56,7 @@ from picsnet.ntc.hyperprior import (
     scale_of_index,
 )
 from picsnet.ntc.layers import LowerBound, ResidualBlock, conv3x3, subpel_conv3x3
-from picsnet.ntc.rounded import rounded_log_likelihoods
+from picsnet.ntc.rounded import rounded_log_likelihoods, softly_rounded
 from picsnet.orientation import ORIENTATIONS
 
 STEPS = 4
@@ -463,6 +463,7 @@ class SketchContext(FileNTC):
         quality: Tensor,
         relaxed: bool,
         noise: Tensor | None = None,
+        hardness: float | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What entropy coding does to scaled latents, and what it costs.
 
@@ -472,6 +473,8 @@ class SketchContext(FileNTC):
             quality: (B,).
             relaxed: differentiable (hyper-latents are noisy then); else as files are coded.
             noise: like z, -1/2..1/2, in place of torch's own random numbers.
+            hardness: with it, latents are softly rounded (`picsnet.ntc.rounded`) in y_hat; their
+                gradients pass straight through all the same. None rounds them.
 
         Returns:
             Latents as g_s takes them (B, M, h, w), and likelihoods of the streams.
@@ -492,7 +495,8 @@ class SketchContext(FileNTC):
             lowest = self.lowest(logs) if relaxed else logs.clamp(min=MIN_LOG_PROBABILITY)
             likelihoods[step] = likelihoods[step] + torch.exp(lowest) * cells.masks[phase]
             # Rounded, the means cancel out: no gradient can reach them by way of y_hat.
-            y_hat = (rest.round() + found.means).detach()
+            rounded = rest.round() if hardness is None else softly_rounded(rest, hardness)
+            y_hat = (rounded + found.means).detach()
             return y_hat + (targets[step] - targets[step].detach()) if relaxed else y_hat
 
         features = self.context.features(round_through(z).to(kind), cells.grid, quality)

@@ -1,6 +1,8 @@
-"""Costs of rounded latents under Gaussians, for training and for descent on one picture."""
+"""Rounded latents and what they cost under Gaussians, for training and descent on one picture."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -28,6 +30,21 @@ def rounded_log_likelihoods(rest: Tensor, scales: Tensor) -> Tensor:
         slope = slope.clamp(-STEEPEST, STEEPEST)
     soft = slope * rest
     return rounded + soft - soft.detach()
+
+
+def softly_rounded(values: Tensor, hardness: float) -> Tensor:
+    """Rounding with slopes for its steps, after "Universally Quantized Neural Compression"
+    (Agustsson and Theis, 2020).
+
+    Whole numbers and halves stay where they are; between them values are drawn to the nearest
+    whole number, hardly at a hardness near 0, all the way as it grows.
+
+    Args:
+        values: of any shape.
+        hardness: above 0.
+    """
+    middle = values.floor() + 0.5
+    return middle + torch.tanh(hardness * (values - middle)) / (2 * math.tanh(hardness / 2))
 
 
 def _log_mass(values: Tensor, scales: Tensor) -> Tensor:
