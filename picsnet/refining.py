@@ -99,6 +99,7 @@ def refine(
 
     Raises:
         UsageError: the map has more than `MAX_PIXELS`.
+        ValueError: the network has no such operating point.
     """
     height, width = x.shape[-2:]
     if height * width > MAX_PIXELS:
@@ -129,6 +130,9 @@ class Lagrangian:
         quality: operating point.
         bits: that a file spends besides latents.
         distortion, edge_weight: `picsnet.losses` has them.
+
+    Raises:
+        ValueError: the network has no such operating point.
     """
 
     def __init__(
@@ -142,7 +146,7 @@ class Lagrangian:
     ) -> None:
         self.network, self.size = network, (x.shape[-2], x.shape[-1])
         self.points = torch.tensor([quality], device=x.device)
-        lmbda = float(network.lmbda_of(self.points))
+        lmbda = network.lmbda_at(quality)
         self.criterion = RateDistortionLoss(lmbda, distortion, edge_weight=edge_weight)
         with torch.no_grad():
             self.y, self.z = network.latents(network.padded(x), self.points)

@@ -6,14 +6,19 @@ import copy
 import math
 
 import compressai
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from picsnet.errors import ConfigError
 from picsnet.ntc import ARCHITECTURES, build, layers
 from picsnet.ntc.base import SketchNTC
+from picsnet.ntc.context import SketchContext
 from picsnet.ntc.hyperprior import SCALE_STEP, SketchHyperprior
 from picsnet.ntc.tables import build_tables, gaussian_tables
+from picsnet.refining import refine
+from tests.vectors.make import CONTEXT
 
 OPTIONS = {"widths": [8, 8, 8], "M": 6, "N": 4}
 
@@ -120,3 +125,22 @@ def test_estimated_rate_is_near_what_tables_give(network: SketchHyperprior) -> N
     for likelihoods in output.likelihoods.values():
         assert likelihoods.min() > 0
         assert likelihoods.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("quality", [-1, 17, 10**6])
+def test_operating_points_that_there_are_not_are_refused(quality: int) -> None:
+    made = build("picsnet-context", CONTEXT).eval()
+    assert isinstance(made, SketchContext)
+    assert made.lmbda_at(0) == 0.25 and made.lmbda_at(16) == 1.0
+
+    def nothing(tables: str, indexes: NDArray[np.int32]) -> NDArray[np.int32]:
+        return np.zeros_like(indexes)
+
+    made.read((1, 1), 16, nothing)
+    for ask in (
+        lambda: made.lmbda_at(quality),
+        lambda: made.read((1, 1), quality, nothing),
+        lambda: refine(made, torch.rand(1, 1, 16, 16), quality, effort=1),
+    ):
+        with pytest.raises(ValueError, match=f"must be 0 to 16, not {quality}"):
+            ask()

@@ -156,6 +156,9 @@ class FileNTC(nn.Module, ABC):
             size: (h, w), sides of the padded picture by ``MULTIPLE``.
             quality: 0 .. ``qualities`` - 1.
             read: gives the stream's next symbols.
+
+        Raises:
+            ValueError: the network has several qualities, and not this one.
         """
 
     @abstractmethod

@@ -383,7 +383,11 @@ class SketchContext(FileNTC):
         return (len(self.lambdas) - 1) * self.QUALITY_STEPS + 1
 
     def lmbda_of(self, quality: Tensor) -> Tensor:
-        """The lambda of operating points: interpolated on a logarithmic scale."""
+        """The lambda of operating points: interpolated on a logarithmic scale.
+
+        Args:
+            quality: as `forward` takes them.
+        """
         logs = _on_device(tuple(math.log(lmbda) for lmbda in self.lambdas), quality.device)
         low = (quality // self.QUALITY_STEPS).clamp(max=max(0, len(logs) - 2))
         share = quality / self.QUALITY_STEPS - low
@@ -391,8 +395,18 @@ class SketchContext(FileNTC):
         return torch.exp(logs[low] + share * (logs[high] - logs[low]))
 
     def lmbda_at(self, quality: int) -> float:
-        """The lambda of an operating point."""
-        return float(self.lmbda_of(torch.tensor(quality)))
+        """The lambda of an operating point.
+
+        Raises:
+            ValueError: the network has no such point.
+        """
+        return float(self.lmbda_of(torch.tensor(self._known(quality))))
+
+    def _known(self, quality: int) -> int:
+        """An operating point that the network has: beyond, all its vectors would be zero."""
+        if not 0 <= quality < self.qualities:
+            raise ValueError(f"quality must be 0 to {self.qualities - 1}, not {quality}")
+        return quality
 
     def quality_of(self, lmbda: float) -> int:
         """The operating point nearest to a lambda."""
@@ -444,7 +458,8 @@ class SketchContext(FileNTC):
 
         Args:
             x: the maps.
-            quality: (B,) operating points; None is the highest.
+            quality: (B,) operating points, 0 .. ``qualities`` - 1; None is the highest. Whoever
+                makes them sees to it: to look at them, the host would have to wait for the device.
 
         In training, gradients pass straight through rounding.
         """
@@ -544,6 +559,7 @@ class SketchContext(FileNTC):
     def read(self, size: tuple[int, int], quality: int, read: Read) -> Latents:
         """As `FileNTC.read` says."""
         device = self.device
+        at = torch.tensor([self._known(quality)], device=device)
         z = read_hyper_latents(self.N, size, read).to(device)
         cells = self._cells(size, device)
         valid = cells.valid()
@@ -555,7 +571,6 @@ class SketchContext(FileNTC):
             symbols[inside] = torch.from_numpy(coded).to(symbols)
             return symbols.view_as(found.means)
 
-        at = torch.tensor([quality], device=device)
         return Latents(self._walk(z, cells, at, take), at)
 
     def _walk(
