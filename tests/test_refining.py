@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from picsnet.bitstream import read
 from picsnet.checkpoints import SketchModel, load_model
 from picsnet.codec import SketchCodec
+from picsnet.entropy import PRECISION
 from picsnet.errors import UsageError
+from picsnet.ms_ssim import ms_ssim
 from picsnet.ntc.context import SketchContext
 from picsnet.ntc.hyperprior import SketchHyperprior
+from picsnet.orientation import turned
 from picsnet.refining import STEPS, Refined, refine
 from tests.conftest import drawn_map
 from tests.vectors import models
@@ -86,6 +90,35 @@ def test_files_of_any_effort_are_read_as_usual(model: SketchModel, size: tuple[i
     data = SketchCodec(model, effort=3).encode_map(sketch)
     assert SketchCodec(model).decode_map(data).shape == size
     assert data == SketchCodec(model, effort=3).encode_map(sketch)
+
+
+def test_what_effort_finds_in_two_phases_is_what_the_file_decodes_to() -> None:
+    """With the network that ships: vectors' random ones have symbols beyond their tables."""
+    model = load_model("sketch_ntc_lambda0.5")
+    network = model.network
+    assert isinstance(network, SketchContext) and network.context.phases == 2
+    sketch = drawn_map(180, 200, 3)
+    x = torch.from_numpy(sketch.astype(np.float32) / 255)[None, None]
+    ways = model.tables.orientation
+    bits = PRECISION - np.log2(ways.freqs[0, : ways.lengths[0]])
+    found = refine(network, x, model.quality, 2, bits.tolist())
+    points = torch.tensor([model.quality])
+    with torch.no_grad():
+        latents, _ = network.coded(found.y, found.z, points, relaxed=False)
+        expected = network.g_s(latents.float()).clamp(0, 1)
+    data = SketchCodec(model, effort=2).encode_map(sketch)
+    decoded = torch.from_numpy(SketchCodec(model).decode_map(data).astype(np.float32) / 255)
+    sent, whole = (turned(each, found.orientation) for each in (decoded[None, None], x))
+    rows, columns = sent.shape[-2:]
+    assert (expected[..., :rows, :columns] - sent).abs().max() < 1 / 255
+    # And its loss is what was descended on, which is that of the map as it is turned.
+    layer = read(data).sketch
+    assert layer is not None
+    bpp = 8 * len(layer.stream) / sketch.size
+    loss = network.lmbda_at(model.quality) * (1 - float(ms_ssim(sent, whole))) + bpp
+    # Streams are whole bytes and name an operating point; maps are whole levels.
+    assert loss == pytest.approx(found.after, abs=32 / sketch.size)
+    assert found.before - found.after > 3 * 32 / sketch.size
 
 
 def test_pictures_side_by_side_do_not_take_each_others_noise(model: SketchModel) -> None:
