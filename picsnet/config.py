@@ -172,8 +172,7 @@ class NTCRunConfig(RunConfig):
     data: NTCDataConfig = field(default_factory=NTCDataConfig)
 
     def __post_init__(self) -> None:
-        if self.distortion_warmup is None:
-            self.distortion_warmup = WARMUP if self.init_from is None else 0
+        self.distortion_warmup = _warmup(self)
         if self.model.architecture == "picsnet-context":
             # The network is told what it is for once, not twice.
             self.model.options.setdefault("lambdas", list(self.lmbdas) or [self.lmbda])
@@ -199,11 +198,21 @@ class PhotoNTCRunConfig(RunConfig):
     task: str = "photo-ntc"
     lmbda: float = "???"  # type: ignore[assignment]
     distortion: str = "ms-ssim"
-    distortion_warmup: int = 1_000
+    distortion_warmup: int | None = None  # as of a sketch NTC
     model: NTCModelConfig = field(
         default_factory=lambda: NTCModelConfig(architecture="cheng2020-attn")
     )
     data: PhotoDataConfig = field(default_factory=PhotoDataConfig)
+
+    def __post_init__(self) -> None:
+        self.distortion_warmup = _warmup(self)
+
+
+def _warmup(config: NTCRunConfig | PhotoNTCRunConfig) -> int:
+    """Steps over which MSE gives way, where the configuration does not say."""
+    if config.distortion_warmup is None:
+        return WARMUP if config.init_from is None else 0
+    return config.distortion_warmup
 
 
 @dataclass
@@ -226,7 +235,7 @@ class HificRunConfig(PhotoNTCRunConfig):
     task: str = "hific"
     lmbda: float = 0.01
     distortion: str = "mse"
-    distortion_warmup: int = 0
+    distortion_warmup: int | None = 0
     model: NTCModelConfig = field(default_factory=lambda: NTCModelConfig(architecture="hific"))
     loss: HificLossConfig = field(default_factory=HificLossConfig)
 

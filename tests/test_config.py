@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from picsnet.checkpoints import load_model
-from picsnet.config import EdgeRunConfig, NTCRunConfig, load_config, to_dict
+from picsnet.config import EdgeRunConfig, NTCRunConfig, PhotoNTCRunConfig, load_config, to_dict
 from picsnet.errors import ConfigError
 from picsnet.ntc import build
 from tests.conftest import REPOSITORY
@@ -140,14 +140,20 @@ def test_shipped_configurations_are_found_from_anywhere(
     ("overrides", "steps"),
     [
         ([], 1000),  # from random weights
-        (["init_from=sketch_ntc_range"], 0),  # trained ones are past it
-        (["init_from=sketch_ntc_range", "distortion_warmup=40"], 40),
+        (["init_from=last.ckpt"], 0),  # trained ones are past it
+        (["init_from=last.ckpt", "distortion_warmup=40"], 40),
         (["distortion_warmup=0"], 0),
     ],
 )
-def test_mse_leads_in_where_weights_begin_at_random(overrides: list[str], steps: int) -> None:
-    config = load_config("sketch_ntc_lambda0.5.yaml", [DATA, *overrides])
-    assert isinstance(config, NTCRunConfig)
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("sketch_ntc_lambda0.5.yaml", DATA), ("photo_ntc_cheng2020.yaml", "data.pack=photos.tar")],
+)
+def test_mse_leads_in_where_weights_begin_at_random(
+    name: str, data: str, overrides: list[str], steps: int
+) -> None:
+    config = load_config(name, [data, *overrides])
+    assert isinstance(config, NTCRunConfig | PhotoNTCRunConfig)
     assert config.distortion_warmup == steps
 
 
