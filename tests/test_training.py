@@ -13,11 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -30,7 +33,7 @@ from picsnet.losses import RateDistortionLoss
 from picsnet.ntc import build
 from picsnet.ntc.base import NTCOutput
 from picsnet.ntc.noise import uniform_by_map
-from picsnet.training.callbacks import Throughput
+from picsnet.training.callbacks import RateDistortionPoints, Throughput
 from picsnet.training.ntc import NTCModule, RangeNTCModule
 from picsnet.training.run import choose_precision, fit, make_loggers
 from picsnet.training.wandb_run import mode_left_alone, wandb_mode
@@ -680,6 +683,33 @@ def test_no_two_uses_steps_or_seeds_share_their_noise(maps_folder: Path, tmp_pat
             draws = [uniform_by_map(like, 0), uniform_by_map(like, 1), torch.rand(2, 8)]
             seen += [tuple(row.tolist()) for draw in draws for row in draw]
     assert len(set(seen)) == len(seen)
+
+
+def test_what_a_trainer_of_ones_own_tries_first_is_no_point_of_a_curve(
+    maps_folder: Path, tmp_path: Path
+) -> None:
+    overrides = [*MINIATURE, f"data.maps=[{maps_folder}]", "trainer.max_steps=2"]
+    config = load_config("sketch_ntc_lambda0.5.yaml", overrides)
+    assert isinstance(config, NTCRunConfig)
+    train_maps, val_maps = split_maps(list_maps(maps_folder), 2, 1)
+    settings = MapDataSettings(crop=64, batch_size=2, workers=0, seed=1, total_steps=2)
+    run = Mock()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=2,
+        val_check_interval=2,
+        num_sanity_val_steps=1,
+        logger=WandbLogger(experiment=run, offline=True, save_dir=tmp_path),
+        callbacks=[RateDistortionPoints()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+    )
+    with mode_left_alone():
+        trainer.fit(NTCModule(config), SketchMapDataModule(train_maps, val_maps, settings))
+    points = [call.args[0] for call in run.log.mock_calls if "rd/bpp" in call.args[0]]
+    assert len(points) == 1
+    assert points[0]["rd/bpp"] == float(trainer.callback_metrics["val/coded_bpp"])
 
 
 class Waits(TorchDispatchMode):

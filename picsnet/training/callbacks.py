@@ -93,7 +93,8 @@ class RateDistortionPoints(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         metrics = trainer.callback_metrics
         rate = metrics.get("val/coded_bpp", metrics.get("val/bpp"))
-        if rate is None or not trainer.is_global_zero:
+        # Before its first step, Lightning tries a few batches: no point of a curve.
+        if rate is None or trainer.sanity_checking or not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
