@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from datamodules.maps import (
 from datamodules.sampling import WindowOrder
 from datamodules.shard_cache import Prefetcher, ShardCache
 from picsnet.errors import DataError
-from picsnet.shards import OpenShard, Shard, ShardReader, damaged, read_set
+from picsnet.shards import OpenShard, Shard, ShardReader, damaged, names_by_shard, read_set
 
 OPEN_FILES = 256
 """Shards that a worker holds open, well below what systems allow a process."""
@@ -87,20 +87,50 @@ def list_shards(urls: Sequence[str]) -> list[Shard]:
 def split_shards(shards: Sequence[Shard], val_count: int, seed: int) -> ShardSplit:
     """Hold out a fixed draw of ``val_count`` maps, by the same rule as `split_maps`.
 
-    Shards of a folder of maps thus give the split that the folder gives.
+    Shards of a folder of maps thus give the split that the folder gives. A map that stands in
+    several sets counts once.
 
     Raises:
-        DataError: there are too few maps for that.
+        DataError: there are too few maps for that, or it cannot be told which stand in several.
     """
-    train = [list(range(shard.count)) for shard in shards]
+    counted = [(shard, items) for shard, items in _once(shards) if items]
+    train = [items for _, items in counted]
     val = []
-    starts = [0, *accumulate(shard.count for shard in shards)]
-    for index in held_out_indices(starts[-1], val_count, seed).tolist():
+    starts = [0, *accumulate(map(len, train))]
+    drawn = held_out_indices(starts[-1], val_count, seed).tolist()
+    for index in reversed(drawn):  # so that those before keep their places
         number = int(np.searchsorted(starts, index, side="right")) - 1
-        item = index - starts[number]
-        train[number].remove(item)
-        val.append(MapPlace(shards[number], item))
-    return ShardSplit(list(shards), train, val)
+        item = train[number].pop(index - starts[number])
+        val.append(MapPlace(counted[number][0], item))
+    return ShardSplit([shard for shard, _ in counted], train, val[::-1])
+
+
+def _once(shards: Sequence[Shard]) -> list[tuple[Shard, list[int]]]:
+    """Shards with the numbers of their maps that no set before their own has.
+
+    Else maps that were packed anew, in shards of another size or with more maps, would be held out
+    here and trained on there. They are known by name and bytes: only tables of shards are read.
+    """
+    stores = {shard.store.url: shard.store for shard in shards}
+    if len(stores) == 1:
+        return [(shard, list(range(shard.count))) for shard in shards]
+    names = {url: names_by_shard(store) for url, store in stores.items()}
+    sets = Counter(
+        name for own in names.values() for name in set(chain.from_iterable(own.values()))
+    )
+    first: dict[tuple[str, int], str] = {}  # the set that has a map first
+    result = []
+    for shard in shards:
+        own = names[shard.store.url][shard.name]
+        table = _reader(shard) if any(sets[name] > 1 for name in own) else None
+        items = [
+            item
+            for item, name in enumerate(own)
+            if table is None
+            or first.setdefault((name, table.length(item)), shard.store.url) == shard.store.url
+        ]
+        result.append((shard, items))
+    return result
 
 
 class ShardMapDataset(RandomCrops):
@@ -186,9 +216,11 @@ def load_place(place: MapPlace) -> Map:
     Raises:
         DataError: it cannot be read, or is damaged.
     """
-    shard = place.shard
-    reader = ShardReader(shard, lambda offset, length: shard.store.read(shard.name, offset, length))
-    return _decoded(reader, shard, place.item)
+    return _decoded(_reader(place.shard), place.shard, place.item)
+
+
+def _reader(shard: Shard) -> ShardReader:
+    return ShardReader(shard, lambda offset, length: shard.store.read(shard.name, offset, length))
 
 
 def _decoded(reader: ShardReader, shard: Shard, item: int) -> Map:

@@ -12,6 +12,7 @@ twice, and half a set can be gone on with; the index comes last and makes the se
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from picsnet.images import MAX_SIDE, MIN_SIDE
 INDEX = "index.json"
 VERSION = 1
 _NAME = re.compile(r"maps-[0-9]+-[0-9a-f]{12,64}\.bin")
+_NAMES = re.compile(r"names-([0-9a-f]{12})\.txt")
 _LENGTH_BYTES = 4
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY_8 = (8, 0)
@@ -132,6 +135,31 @@ def read_index(store: Store) -> ShardSet:
     return ShardSet(shards, about)
 
 
+def names_by_shard(store: Store) -> dict[str, list[str]]:
+    """What the maps of a set are called, in their order, by the names of its shards.
+
+    Raises:
+        DataError: as `read_set`; the list of names is not there, or is damaged.
+    """
+    found = read_index(store)
+    name = str(found.about.get("names"))
+    where = f"{store.url.rstrip('/')}/{name}"
+    raw = b""
+    if checksum := _NAMES.fullmatch(name):
+        with tempfile.TemporaryDirectory() as scratch:
+            store.fetch(name, Path(scratch, name))
+            raw = Path(scratch, name).read_bytes()
+    names = raw.decode("utf-8", "surrogateescape").split("\n")[:-1]
+    whole = checksum and hashlib.sha256(raw).hexdigest().startswith(checksum[1])
+    if not whole or len(names) != found.count:
+        raise DataError(
+            f"{where}: damaged, or not of this set; make it again: picsnet sketch FOLDER "
+            "--shards OUT"
+        )
+    rest = iter(names)
+    return {shard.name: list(islice(rest, shard.count)) for shard in found.shards}
+
+
 def is_shard_name(name: str) -> bool:
     """Whether a file is called what a shard is."""
     return _NAME.fullmatch(name) is not None
@@ -183,6 +211,10 @@ class ShardReader:
         ):
             raise damaged(shard, "its table of offsets cannot be")
 
+    def length(self, item: int) -> int:
+        """Bytes of a map's PNG file."""
+        return int(self._offsets[item + 1] - self._offsets[item]) - _LENGTH_BYTES
+
     def png(self, item: int) -> bytes:
         """A map's PNG file, checksums verified.
 
@@ -193,9 +225,9 @@ class ShardReader:
             DataError: damaged.
         """
         # litdata puts the length of each part of an item before it; here there is one part.
-        start, stop = int(self._offsets[item]) + _LENGTH_BYTES, int(self._offsets[item + 1])
-        data = self._read(start, stop - start)
-        if len(data) != stop - start or not is_grey_png(data):
+        length = self.length(item)
+        data = self._read(int(self._offsets[item]) + _LENGTH_BYTES, length)
+        if len(data) != length or not is_grey_png(data):
             raise damaged(self.shard, f"map {item} of {self.shard.count}{self._where}")
         return data
 

@@ -22,11 +22,13 @@ from datamodules.maps import MapDataSettings, SketchMapDataModule, list_maps, sp
 from datamodules.sampling import WindowOrder, epoch_permutation_index
 from datamodules.shard_cache import ShardCache
 from datamodules.shards import (
+    MapPlace,
     ShardMapDataModule,
     ShardMapDataset,
     ShardSettings,
     ShardSplit,
     list_shards,
+    load_place,
     split_shards,
 )
 from picsnet.buckets import FolderStore
@@ -65,8 +67,9 @@ def packed(maps: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pack(maps: Path, url: str) -> None:
-    write_shards(list_maps(maps), check_output(url, 5_000), 5_000, {}, progress=False)
+def pack(maps: Path, url: str, shard_bytes: int = 5_000) -> None:
+    store = check_output(url, shard_bytes)
+    write_shards(list_maps(maps), store, shard_bytes, {}, progress=False)
 
 
 def how(cache: Path, shards: list[Shard], window: int) -> ShardSettings:
@@ -337,6 +340,40 @@ def test_a_set_that_is_named_twice_counts_once(packed: Path, tmp_path: Path) -> 
         list_shards([str(packed)]),
     )
     assert [str(shard) for shard in several] == [str(shard) for shard in once]
+
+
+def test_maps_that_are_packed_twice_are_not_both_trained_on_and_held_out(
+    maps: Path, packed: Path, tmp_path: Path
+) -> None:
+    pack(maps, str(tmp_path / "other"), shard_bytes=9_000)
+    both = split_shards(list_shards([str(packed), str(tmp_path / "other")]), 2, seed=3)
+    once = split_of(str(packed))
+    assert list(map(str, both.shards)) == list(map(str, once.shards)) and both.train == once.train
+
+    more = shutil.copytree(maps, tmp_path / "more")
+    save_png(np.full((40, 50), 7, np.uint8), more / "a new one.png")
+    pack(more, str(tmp_path / "packed more"), shard_bytes=9_000)
+    split = split_shards(list_shards([str(packed), str(tmp_path / "packed more")]), 5, seed=3)
+    train = [
+        load_place(MapPlace(shard, item)).tobytes()
+        for shard, items in zip(split.shards, split.train, strict=True)
+        for item in items
+    ]
+    val = [load_place(place).tobytes() for place in split.val]
+    assert len({*train, *val}) == len(train) + len(val) == MAPS + 1
+
+
+def test_other_maps_of_the_same_names_count_too(maps: Path, packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    for path in maps.iterdir():
+        save_png(np.zeros((40, 50), np.uint8), tmp_path / "maps" / path.name)
+    pack(tmp_path / "maps", str(tmp_path / "shards"))
+    urls = [str(packed), str(tmp_path / "shards")]
+    assert sum(map(len, split_shards(list_shards(urls), 2, seed=3).train)) == 2 * MAPS - 2
+    (names,) = (tmp_path / "shards").glob("names-*.txt")
+    names.write_text("damaged")
+    with pytest.raises(DataError, match=rf"{names.name}: damaged.*picsnet sketch"):
+        split_shards(list_shards(urls), 2, seed=3)
 
 
 def test_what_a_killed_process_left_is_not_counted(packed: Path, tmp_path: Path) -> None:
