@@ -16,7 +16,8 @@ from PIL import Image
 from picsnet.buckets import FolderStore, open_store
 from picsnet.cli import main
 from picsnet.errors import DataError, OutputError, PicsnetError, UsageError
-from picsnet.files import atomic_write
+from picsnet.files import atomic_write, beside
+from picsnet.holding import held
 from picsnet.images import load_grey
 from picsnet.shards import OpenShard, ShardReader, is_grey_png, read_set
 from picsnet.sketch.shards import check_output, write_shards
@@ -118,11 +119,29 @@ def test_killed_it_leaves_whole_shards_and_no_index_and_the_same_call_goes_on(
     assert os.WIFSIGNALED(status)
     before = {path.name: path.read_bytes() for path in out.glob("[!.]*")}
     assert len(before) == 2 and "index.json" not in before
+    (begun,) = out.glob(".maps-*")
+    others = out / ".maps-of.1-0123456-.bin"
+    others.touch()
     report = pack(maps_folder, out)
+    assert others.exists() and not begun.exists()
+    assert {path.name for path in out.glob(".*")} == {others.name}
     assert (report.shards, report.written) == (whole.shards, whole.shards - 2)
     for path in (tmp_path / "whole").iterdir():
         assert (out / path.name).read_bytes() == path.read_bytes()
     assert pack(maps_folder, out).written == 0
+
+
+def test_where_another_process_packs_nothing_of_its_is_touched(
+    maps_folder: Path, tmp_path: Path
+) -> None:
+    begun = tmp_path / beside("maps-00000-0123456789ab.bin")
+    begun.touch()
+    with held(tmp_path / ".lock", OutputError("unexpected"), ""):
+        with pytest.raises(OutputError, match=r"another process packs maps here.*wait") as caught:
+            pack(maps_folder, tmp_path)
+        assert str(tmp_path) in str(caught.value) and begun.exists()
+    pack(maps_folder, tmp_path)
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_another_set_at_the_same_place_replaces_it_and_names_what_is_left_over(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,12 +16,18 @@ from typing import Any
 
 from PIL import Image
 
-from picsnet.buckets import Store, open_store
+from picsnet.buckets import FolderStore, Store, open_store
 from picsnet.errors import DataError, ImageError, OutputError, UsageError
-from picsnet.files import atomic_write
+from picsnet.files import atomic_write, make_folder
+from picsnet.holding import held
 from picsnet.images import load_grey
 from picsnet.shards import INDEX, VERSION, is_grey_png, read_index
 from picsnet.terminal import shown
+
+_BEGUN = re.compile(
+    r"\.(maps-\d+-[0-9a-f]{12}|names-[0-9a-f]{12}|index)\.\d+-[0-9a-f]{8}\.(bin|txt|json)"
+)
+"""Names of what a killed process had begun to write into a folder (`picsnet.files.beside`)."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def write_shards(
 
     Raises:
         DataError: not one map can be read.
-        OutputError: the store cannot be written.
+        OutputError: the store cannot be written, or another process packs maps there.
     """
     before = _names_of_earlier_set(store)
     failed: list[tuple[Path, str]] = []
@@ -93,14 +101,17 @@ def write_shards(
     packed: list[_Packed] = []
     ordered = sorted(set(maps))
     looked_at = shown(ordered, len(ordered), "shards", "map") if progress else iter(ordered)
-    for group in _groups(_readable(looked_at, failed), shard_bytes):
-        names += [path.name for path, _ in group]
-        packed.append(_pack(store, len(packed), [data for _, data in group]))
-    for path, reason in failed:
-        print(f"picsnet: skipped {path}: {reason}", file=sys.stderr)
-    if not packed:
-        raise DataError(f"none of {len(ordered)} maps can be read; nothing was packed")
-    _write_index(store, packed, names, shard_bytes, about)
+    with contextlib.ExitStack() as holding:
+        for group in _groups(_readable(looked_at, failed), shard_bytes):
+            if not packed:  # of nothing no folder is made
+                holding.enter_context(_alone(store))
+            names += [path.name for path, _ in group]
+            packed.append(_pack(store, len(packed), [data for _, data in group]))
+        for path, reason in failed:
+            print(f"picsnet: skipped {path}: {reason}", file=sys.stderr)
+        if not packed:
+            raise DataError(f"none of {len(ordered)} maps can be read; nothing was packed")
+        _write_index(store, packed, names, shard_bytes, about)
     used = {shard.entry["filename"] for shard in packed}
     return ShardReport(
         url=store.url,
@@ -110,6 +121,30 @@ def write_shards(
         failed=failed,
         stale=sorted(before - used),
     )
+
+
+@contextlib.contextmanager
+def _alone(store: Store) -> Iterator[None]:
+    """Hold a folder, and clear it of what killed processes had begun; buckets show only what is
+    whole.
+
+    Raises:
+        OutputError: another process has it, or it cannot be written.
+    """
+    if not isinstance(store, FolderStore):
+        yield
+        return
+    mend = "name another place: --shards OUT"
+    make_folder(store.root, "the folder of the shards", mend)
+    busy = OutputError(
+        f"{store.root}: another process packs maps here; wait for its end, or {mend}"
+    )
+    with held(store.root / ".lock", busy, mend):
+        for path in store.root.iterdir():
+            if _BEGUN.fullmatch(path.name):
+                with contextlib.suppress(OSError):  # what stays takes room only
+                    path.unlink()
+        yield
 
 
 def _names_of_earlier_set(store: Store) -> set[str]:
