@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 
 from picsnet.errors import DataError, OutputError, UsageError
+from picsnet.files import beside
 from picsnet.images import load_grey, load_rgb, save_png
 from picsnet.sketch import ExtractionReport, extract_folder, load_sketcher
 
@@ -167,6 +168,21 @@ def test_processes_that_start_together_make_each_map_once(
             assert not files(cache)
         reports = [job.result() for job in later]
     assert sorted((report.done, report.reused) for report in reports) == [(0, 3), (3, 0)]
+
+
+def test_what_killed_processes_had_begun_goes_when_none_is_at_work(
+    photos: Path, spec: str, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    first = extract(photos, spec, cache).maps
+    parts = [path.with_name(beside(path.name)) for path in first]
+    for part in parts:
+        part.touch()
+    assert extract(photos, spec, cache).reused == 3
+    assert all(part.exists() for part in parts)  # nothing to make: not looked for
+    first[0].unlink()
+    assert extract(photos, spec, cache).done == 1
+    assert not any(part.exists() for part in parts) and all(path.is_file() for path in first)
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(

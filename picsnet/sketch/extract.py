@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,6 +34,10 @@ from picsnet.terminal import shown
 
 if TYPE_CHECKING:
     from picsnet.sketch import Sketcher
+
+
+_BEGUN = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.png")
+"""Names of maps that a killed process had begun (`picsnet.files.beside`)."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ def extract_folder(
     reused = len(tally.maps)
     if missing:
         with _alone(maps_dir):
+            _tidy(maps_dir)
             still = []
             for picture, target in missing:
                 if target.is_file():  # made by another process since
@@ -161,6 +167,14 @@ def _alone(maps_dir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _tidy(maps_dir: Path) -> None:
+    """Remove what killed processes had begun; whoever is at work holds the folder."""
+    for folder, _, names in os.walk(maps_dir):
+        for name in filter(_BEGUN.fullmatch, names):
+            with suppress(OSError):  # what stays takes room only
+                Path(folder, name).unlink()
 
 
 def _report(photos: Path, maps_dir: Path, tally: _Tally, reused: int) -> ExtractionReport:
